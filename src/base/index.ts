@@ -1,0 +1,11 @@
+/** base: clock, chance, errors, units, heap, assert. Knows nothing of queues. */
+export { assert } from "./assert.ts";
+export type { Clock, Timer } from "./clock.ts";
+export { Deque } from "./deque.ts";
+export { catalogue, isSpillwayError, SpillwayError } from "./errors.ts";
+export type { CatalogueEntry, ErrorCode, ErrorDetails } from "./errors.ts";
+export { Heap } from "./heap.ts";
+export { chance, hash32, hash53, sequence } from "./random.ts";
+export type { Step } from "./step.ts";
+export { parseBytes, parseMs } from "./units.ts";
+export type { Size, Span } from "./units.ts";
