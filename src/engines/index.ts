@@ -1,0 +1,27 @@
+/** engines: the storage port and what every engine and its callers share; each engine has a folder. */
+export { appendBytes } from "./engine.ts";
+export type {
+  AbortSignalLike,
+  Append,
+  AppendResult,
+  AuditReport,
+  Change,
+  Claim,
+  ClaimResult,
+  Counters,
+  Descriptor,
+  DueCursor,
+  Engine,
+  EngineProfile,
+  MetaEntry,
+  MetaStore,
+  OwnerInfo,
+  PartitionRef,
+  PartitionWrite,
+  ScanQuery,
+  Shelf,
+  ShelfEntry,
+  Signals,
+  StoredMessage,
+  WriteResult,
+} from "./engine.ts";
