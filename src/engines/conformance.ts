@@ -1,0 +1,42 @@
+/**
+ * The conformance suite of the storage port: every engine, ours or another's, passes the same cases.
+ * Their names cite the guarantees of `engine.ts`. It registers tests with the runner it is given, and
+ * a guarantee that a harness cannot put to the test is skipped with the reason.
+ *
+ *     conformance({ test, fc }, "memory", async () => ({ engine, reopen, ... }));
+ */
+import { Bench } from "./conformance/bench.ts";
+import type { Case, Harness } from "./conformance/bench.ts";
+import { deduplication } from "./conformance/dedup.ts";
+import { writing } from "./conformance/writing.ts";
+
+export type { Capability, Harness } from "./conformance/bench.ts";
+
+/** The part of a test runner that the suite needs; vitest's `test` fits. */
+export interface TestTools {
+  readonly test: (name: string, run: (context: TestContext) => Promise<void>) => void;
+}
+
+interface TestContext {
+  /** Ends the test at once. */
+  skip(note: string): unknown;
+}
+
+const cases: readonly Case[] = [...writing, ...deduplication];
+
+/** @param open A fresh, empty, opened store for each test. */
+export function conformance(tools: TestTools, name: string, open: () => Promise<Harness>): void {
+  for (const { name: promise, unless, run } of cases) {
+    tools.test(`${name}: ${promise}`, async (context) => {
+      await using harness = await open();
+      const reason = unless?.(harness);
+      if (reason !== undefined) {
+        context.skip(reason);
+        return;
+      }
+      const bench = await Bench.own(harness, { flow: "orders", partition: 0 });
+      await run(bench);
+      await bench.audit();
+    });
+  }
+}

@@ -1,0 +1,415 @@
+/** Cases of writes: E2 atomicity, E6 numbering, E7 bounds, E10 idle changes, E17 repeats. */
+import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import type { Change } from "../engine.ts";
+import { idempotency, mail, mails, noLimits, perPartition, refusal, seqsOf } from "./bench.ts";
+import type { Bench, Case } from "./bench.ts";
+
+const ack = (seq: number): Change => ({ seq, kind: "ack" });
+const elsewhere = { flow: "elsewhere", partition: 3 };
+
+const atomicity: readonly Case[] = [
+  {
+    name: "E2 the changes and the appends of a write happen together",
+    run: async (bench) => {
+      await bench.append(...mails(3));
+      const { appended, counters } = await bench.write({ appends: mails(2), changes: [ack(1)] });
+      deepStrictEqual(seqsOf(appended), [4, 5]);
+      strictEqual(counters.acked, 1);
+      strictEqual(counters.pending, 4);
+      deepStrictEqual(await bench.ready(), [2, 3, 4, 5]);
+    },
+  },
+  {
+    name: "E2 of a refused write nothing happens, neither its changes nor some of its appends",
+    run: async (bench) => {
+      await bench.append(...mails(3));
+      const before = await snapshot(bench);
+      const changes: Change[] = [
+        ack(1),
+        { seq: 2, kind: "started" },
+        { seq: 3, kind: "dead", reason: "r" },
+      ];
+      const limits = { messages: 3, bytes: 1e9 };
+      const repeatable = mail({ idempotency: idempotency("a", bench.nowMs + 1000) });
+      await bench.refused("bound_reached", {
+        changes,
+        appends: [repeatable, ...mails(5)],
+        limits,
+      });
+      deepStrictEqual(await snapshot(bench), before);
+      deepStrictEqual((await bench.takeOver()).interrupted, []);
+      deepStrictEqual(await bench.append(repeatable), [{ kind: "stored", seq: 4 }]);
+    },
+  },
+  {
+    name: "E2 a forward moves a message to another partition in one write",
+    unless: perPartition,
+    run: async (bench) => {
+      const target = await bench.another(elsewhere);
+      await bench.append(...mails(2));
+      const results = await bench.engine.write([
+        bench.draft({ changes: [ack(1)] }),
+        target.draft({ appends: [mail()] }),
+      ]);
+      strictEqual(results[0]?.counters.acked, 1);
+      deepStrictEqual(results[1]?.appended, [{ kind: "stored", seq: 1 }]);
+      deepStrictEqual(await bench.ready(), [2]);
+      deepStrictEqual(await target.ready(), [1]);
+      await target.audit();
+    },
+  },
+  {
+    name: "E2 a write across partitions fails as a whole when one of them is fenced or full",
+    unless: perPartition,
+    run: async (bench) => {
+      const target = await bench.another(elsewhere);
+      await bench.append(...mails(2));
+      const limits = { ...noLimits, messages: 0 };
+      const here = bench.draft({ changes: [ack(1)], appends: [mail()] });
+      const full = target.draft({ appends: [mail()], limits });
+      for (const batch of [
+        [here, full],
+        [full, here],
+      ]) {
+        await refusal("bound_reached", bench.engine.write(batch));
+      }
+      const stale = target.draft({ appends: [mail()] });
+      await target.takeOver();
+      for (const batch of [
+        [here, stale],
+        [stale, here],
+      ]) {
+        await refusal("fenced", bench.engine.write(batch));
+      }
+      deepStrictEqual(await bench.ready(), [1, 2]);
+      deepStrictEqual(await target.ready(), []);
+      await bench.engine.write([here]);
+      deepStrictEqual(await bench.ready(), [2, 3]);
+    },
+  },
+];
+
+const numbering: readonly Case[] = [
+  {
+    name: "E6 seqs are dense and ascend in the order of the appends, whatever their lanes",
+    run: async (bench) => {
+      const lanes = ["bulk", "critical", "normal", "critical", "bulk"] as const;
+      const appends = lanes.map((lane) => mail({ class: lane }));
+      deepStrictEqual(seqsOf(await bench.append(...appends)), [1, 2, 3, 4, 5]);
+      await bench.change(ack(5), ack(4));
+      deepStrictEqual(seqsOf(await bench.append(...mails(2))), [6, 7]);
+      strictEqual((await bench.takeOver()).nextSeq, 8);
+      deepStrictEqual(seqsOf(await bench.append(mail())), [8]);
+    },
+  },
+  {
+    name: "E6 a duplicate, a conflict and a refused append take no seq",
+    run: async (bench) => {
+      const known = mail({ idempotency: idempotency("a", bench.nowMs + 1000) });
+      const other = mail({ idempotency: idempotency("a", bench.nowMs + 1000, "other") });
+      await bench.append(known);
+      await bench.refused("bound_reached", {
+        appends: mails(2),
+        limits: { messages: 1, bytes: 1e9 },
+      });
+      const appended = await bench.append(mail(), known, other, mail());
+      deepStrictEqual(appended, [
+        { kind: "stored", seq: 2 },
+        { kind: "duplicate", seq: 1 },
+        { kind: "conflict", seq: 1 },
+        { kind: "stored", seq: 3 },
+      ]);
+      strictEqual((await bench.audit()).accepted, 3);
+    },
+  },
+  {
+    name: "E6 writes sent at once are numbered in the order in which they were sent",
+    run: async (bench) => {
+      const drafts = Array.from({ length: 20 }, () => bench.draft({ appends: mails(2) }));
+      const results = await Promise.all(drafts.map((draft) => bench.engine.write([draft])));
+      const seqs = results.flat().flatMap((result) => seqsOf(result.appended));
+      deepStrictEqual(
+        seqs,
+        Array.from({ length: 40 }, (_, i) => i + 1),
+      );
+    },
+  },
+];
+
+const bounds: readonly Case[] = [
+  {
+    name: "E7 the bound in messages holds to the last one, and the refused write may come again",
+    run: async (bench) => {
+      const limits = { messages: 5, bytes: 1e9 };
+      await bench.write({ appends: mails(5), limits });
+      const sixth = bench.draft({ appends: [mail()], limits });
+      await refusal("bound_reached", bench.engine.write([sixth]));
+      await bench.change(ack(2));
+      await bench.engine.write([sixth]);
+      deepStrictEqual(await bench.ready(), [1, 3, 4, 5, 6]);
+    },
+  },
+  {
+    name: "E7 the bound in bytes counts payload, headers, key and group",
+    run: async (bench) => {
+      const appends = [
+        mail({
+          payload: new Uint8Array(100),
+          headers: new Uint8Array(10),
+          keyHash: 1,
+          key: "four",
+          group: "six-66",
+        }),
+      ];
+      const { counters } = await bench.write({ appends, limits: { messages: 9, bytes: 120 } });
+      strictEqual(counters.bytes, 120);
+      const limits = { messages: 9, bytes: 239 };
+      await bench.refused("bound_reached", { appends, limits });
+      await bench.write({ appends, limits: { messages: 9, bytes: 240 } });
+      strictEqual((await bench.change(ack(1))).bytes, 120);
+      strictEqual((await bench.audit()).bytes, 120);
+    },
+  },
+  {
+    name: "E7 what a write settles makes room for what it appends",
+    run: async (bench) => {
+      const limits = { messages: 3, bytes: 1e9 };
+      await bench.append(...mails(3));
+      const changes: Change[] = [
+        ack(1),
+        { seq: 2, kind: "dead", reason: "r" },
+        { seq: 3, kind: "discard", reason: "r" },
+        ack(1), // Counts once (E10).
+        { seq: 9, kind: "discard", reason: "r" },
+      ];
+      await bench.refused("bound_reached", { changes, appends: mails(4), limits });
+      await bench.write({ changes, appends: mails(3), limits });
+      deepStrictEqual(await bench.ready(), [4, 5, 6]);
+    },
+  },
+  {
+    name: "E7 what a write redrives is weighed with its appends",
+    run: async (bench) => {
+      const limits = { messages: 3, bytes: 1e9 };
+      await bench.append(...mails(3));
+      await bench.change({ seq: 1, kind: "dead", reason: "r" });
+      const changes: Change[] = [{ seq: 1, kind: "redrive" }];
+      await bench.refused("bound_reached", { changes, appends: [mail()], limits });
+      strictEqual((await bench.audit()).dead, 1);
+      await bench.write({ changes: [...changes, ack(2)], appends: [mail()], limits });
+      deepStrictEqual(await bench.ready(), [1, 3, 4]);
+    },
+  },
+  {
+    name: "E7 duplicates are not counted: they pass a full buffer",
+    run: async (bench) => {
+      const limits = { messages: 2, bytes: 1e9 };
+      const known = mail({ idempotency: idempotency("a", bench.nowMs + 1000) });
+      await bench.write({ appends: [known, mail()], limits });
+      const { appended } = await bench.write({ appends: [known, known], limits });
+      const duplicate = { kind: "duplicate", seq: 1 };
+      deepStrictEqual(appended, [duplicate, duplicate]);
+      await bench.write({ appends: [known], limits: { messages: 0, bytes: 0 } });
+      await bench.refused("bound_reached", { appends: [known, mail()], limits });
+    },
+  },
+  {
+    name: "E7 settles and redrives alone are never refused",
+    run: async (bench) => {
+      await bench.append(...mails(4));
+      const limits = { messages: 0, bytes: 0 };
+      await bench.write({ changes: [{ seq: 1, kind: "started" }], limits });
+      await bench.write({ changes: [{ seq: 1, kind: "dead", reason: "r" }, ack(2)], limits });
+      const { counters } = await bench.write({ changes: [{ seq: 1, kind: "redrive" }], limits });
+      strictEqual(counters.pending, 3);
+    },
+  },
+  {
+    name: "a message above the profile's limit is refused with its whole write",
+    run: async (bench) => {
+      const { maxMessageBytes } = bench.engine.profile;
+      if (maxMessageBytes > 64 * 1024 ** 2) return;
+      const appends = [mail(), mail({ payload: new Uint8Array(maxMessageBytes + 1) })];
+      await bench.refused("message_too_large", { appends });
+      strictEqual((await bench.audit()).accepted, 0);
+      deepStrictEqual(seqsOf(await bench.append(mail())), [1]);
+    },
+  },
+];
+
+const kinds: readonly Change[] = [
+  { seq: 0, kind: "started" },
+  { seq: 0, kind: "released", dueAtMs: 1 },
+  { seq: 0, kind: "retry", dueAtMs: 1, error: "e" },
+  { seq: 0, kind: "ack" },
+  { seq: 0, kind: "dead", reason: "r" },
+  { seq: 0, kind: "discard", reason: "r" },
+  { seq: 0, kind: "redrive" },
+];
+
+const idleChanges: readonly Case[] = [
+  {
+    name: "E10 a change of a seq that never was, or was acked or discarded, does nothing",
+    run: async (bench) => {
+      await bench.append(...mails(3));
+      await bench.change(ack(1), { seq: 2, kind: "discard", reason: "first" });
+      const before = await snapshot(bench);
+      for (const seq of [1, 2, 4, 77]) {
+        for (const change of kinds) await bench.change({ ...change, seq });
+      }
+      deepStrictEqual(await snapshot(bench), before);
+      deepStrictEqual((await bench.takeOver()).interrupted, []);
+    },
+  },
+  {
+    name: "E10 a dead letter takes no change but redrive and discard",
+    run: async (bench) => {
+      await bench.append(mail());
+      await bench.change({ seq: 1, kind: "dead", reason: "first" });
+      const before = await snapshot(bench);
+      for (const change of kinds) {
+        if (change.kind === "redrive" || change.kind === "discard") continue;
+        await bench.change({ ...change, seq: 1 });
+      }
+      deepStrictEqual(await snapshot(bench), before);
+    },
+  },
+  {
+    name: "E10 settling twice counts once, in one write or in two, and the first one decides",
+    run: async (bench) => {
+      await bench.append(...mails(2));
+      const changes: Change[] = [
+        ack(1),
+        ack(1),
+        { seq: 1, kind: "dead", reason: "late" },
+        { seq: 1, kind: "started" },
+      ];
+      await bench.change(...changes);
+      const counters = await bench.change(ack(1));
+      strictEqual(counters.acked, 1);
+      strictEqual(counters.dead, 0);
+      strictEqual(counters.pending, 1);
+    },
+  },
+  {
+    name: "E10 a redrive of a pending message does nothing",
+    run: async (bench) => {
+      await bench.append(mail());
+      await bench.change({ seq: 1, kind: "started" });
+      const before = await bench.pending(1);
+      await bench.change({ seq: 1, kind: "redrive" });
+      deepStrictEqual(await bench.pending(1), before);
+    },
+  },
+  {
+    name: "changes happen before appends: none meets a message of its own write",
+    run: async (bench) => {
+      await bench.write({ appends: mails(2), changes: [ack(1), { seq: 2, kind: "started" }] });
+      deepStrictEqual(await bench.ready(), [1, 2]);
+      strictEqual((await bench.pending(2)).attempts, 0);
+    },
+  },
+  {
+    name: "changes of one message happen in their order",
+    run: async (bench) => {
+      await bench.append(mail());
+      const counters = await bench.change(
+        { seq: 1, kind: "started" },
+        { seq: 1, kind: "dead", reason: "a" },
+        { seq: 1, kind: "redrive" },
+        { seq: 1, kind: "started" },
+        { seq: 1, kind: "retry", dueAtMs: bench.nowMs + 5, error: "b" },
+        { seq: 1, kind: "started" },
+      );
+      strictEqual(counters.pending, 1);
+      const { attempts, error, dueAtMs } = await bench.pending(1);
+      deepStrictEqual([attempts, error, dueAtMs], [2, "b", bench.nowMs + 5]);
+    },
+  },
+];
+
+const repeats: readonly Case[] = [
+  {
+    name: "E17 a write sent again is applied once and gets the same result",
+    run: async (bench) => {
+      await bench.append(...mails(2));
+      const draft = bench.draft({ appends: mails(2), changes: [ack(1)] });
+      const first = await bench.engine.write([draft]);
+      deepStrictEqual(await bench.engine.write([draft]), first);
+      deepStrictEqual(await bench.engine.write([draft]), first);
+      strictEqual((await bench.audit()).accepted, 4);
+      deepStrictEqual(seqsOf(await bench.append(mail())), [5]);
+    },
+  },
+  {
+    name: "E17 sent twice at once, too",
+    run: async (bench) => {
+      const draft = bench.draft({ appends: mails(2) });
+      const [first, second] = await Promise.all([
+        bench.engine.write([draft]),
+        bench.engine.write([draft]),
+      ]);
+      deepStrictEqual(second, first);
+      strictEqual((await bench.audit()).accepted, 2);
+    },
+  },
+  {
+    name: "E17 sent again by the owner after a restart, too",
+    run: async (bench) => {
+      const draft = bench.draft({ appends: mails(2) });
+      const first = await bench.engine.write([draft]);
+      const claim = await bench.reopen();
+      deepStrictEqual(await bench.engine.write([{ ...draft, claim }]), first);
+      strictEqual((await bench.audit()).accepted, 2);
+    },
+  },
+  {
+    name: "E17 another write with the same content is another write",
+    run: async (bench) => {
+      const draft = bench.draft({ appends: [mail()] });
+      await bench.engine.write([draft]);
+      await bench.engine.write([{ ...draft, writeId: `${draft.writeId}'` }]);
+      strictEqual((await bench.audit()).accepted, 2);
+    },
+  },
+  {
+    name: "E17 a repeat is judged by its fence first",
+    run: async (bench) => {
+      const draft = bench.draft({ appends: [mail()] });
+      await bench.engine.write([draft]);
+      await bench.takeOver();
+      await refusal("fenced", bench.engine.write([draft]));
+    },
+  },
+  {
+    name: "E17 across partitions each part is applied once",
+    unless: perPartition,
+    run: async (bench) => {
+      const target = await bench.another(elsewhere);
+      const batch = [bench.draft({ appends: [mail()] }), target.draft({ appends: mails(2) })];
+      const first = await bench.engine.write(batch);
+      deepStrictEqual(await bench.engine.write(batch), first);
+      strictEqual((await target.audit()).accepted, 2);
+    },
+  },
+];
+
+export const writing: readonly Case[] = [
+  ...atomicity,
+  ...numbering,
+  ...bounds,
+  ...idleChanges,
+  ...repeats,
+];
+
+async function snapshot(bench: Bench): Promise<unknown> {
+  const [ready, dead, discarded] = await Promise.all([
+    bench.lane("normal"),
+    bench.shelf("dead"),
+    bench.shelf("discarded"),
+  ]);
+  const shelves = [dead, discarded].map((entries) =>
+    entries.map(({ seq, reason, attempts }) => ({ seq, reason, attempts })),
+  );
+  return { counters: await bench.audit(), ready, shelves };
+}
