@@ -1,4 +1,7 @@
 /** flow: what users write and what every room knows of a message. */
+export type { Contract, Rate, Surge } from "./contract.ts";
+export { warningsOf } from "./contradictions.ts";
+export type { Warning } from "./contradictions.ts";
 export { formatId, messageClasses, parseId } from "./message.ts";
 export type {
   DeadReason,
@@ -9,3 +12,11 @@ export type {
   Seq,
   Verdict,
 } from "./message.ts";
+export type { DiscardReason, FlowOptions, RateOptions, SurgeOptions } from "./options.ts";
+export { parseContract } from "./parse.ts";
+export { changePolicy, optionsOf, policyFields } from "./policy.ts";
+export type { PolicyPatch } from "./policy.ts";
+export type { Problem } from "./problems.ts";
+export { contractSchema } from "./schema.ts";
+export { validatorOf } from "./validator.ts";
+export type { InferInput, InferOutput, StandardSchemaV1, Validator } from "./validator.ts";
