@@ -1,0 +1,30 @@
+/**
+ * control: the regulators. Each is a plain record made by `init` and changed in place by functions of
+ * (record, event, time): no clock, no chance but a hash, no I/O; the same calls give the same
+ * decisions (G8). `check` holds a regulator's numbered invariants, `view` gives its numbers to
+ * people. They know numbers and names, never messages, stores or wires; the machines compose them.
+ */
+export * as admission from "./admission.ts";
+export type {
+  Admission,
+  AdmissionLimits,
+  AdmissionView,
+  Bound,
+  Candidate,
+  ClassName,
+  Occupancy,
+  Refusal,
+} from "./admission.ts";
+export * as budget from "./budget.ts";
+export type { Budget, BudgetOptions, BudgetView } from "./budget.ts";
+export * as drain from "./drain.ts";
+export type { Drain, DrainView } from "./drain.ts";
+export * as fair from "./fair.ts";
+export type { Ring } from "./fair.ts";
+export * as limiter from "./limiter.ts";
+export type { Limiter, LimiterView, RateLimit, Surge } from "./limiter.ts";
+export * as recovery from "./recovery.ts";
+export type { Recovery, Side } from "./recovery.ts";
+export * as retry from "./retry.ts";
+export type { RetryPolicy } from "./retry.ts";
+export * as steering from "./steering.ts";
