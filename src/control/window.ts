@@ -50,13 +50,17 @@ export interface Window {
   phase: "fill" | "hi" | "lo" | "rest";
   /** What precedes a decision: HI then a dip; a dip then HI; HI only, LO being the old HI. */
   order: "pair" | "dip_first" | "borrowed";
-  /** Rises whenever evidence becomes void; tags of an older one count no more. */
-  epoch: number;
+  /** Number of the cohort: rises with each one and when evidence becomes void. Tags carry it. */
+  cohort: number;
+  /** Tags of an older cohort are no evidence at all. */
+  validFrom: number;
   toSend: number;
   sent: number;
   back: number;
   hi: Cohort;
   lo: Cohort;
+  /** When the latest call of the cohort started. */
+  sentAtMs: number;
   dipAtMs: number;
   restUntilMs: number;
   /** Doubling instead of creeping, until it is unclear whether more would help. */
@@ -102,6 +106,7 @@ export interface WindowView {
   readonly error: number | null;
 }
 
+const FULL = 0;
 const HI = 1;
 const LO = 2;
 const IN_DIP = 3;
@@ -136,6 +141,7 @@ const JUMP = Math.log(2);
 /** A call is hung, or an outlier, at this many mean latencies. */
 const OUTLIER = 20;
 const HUNG_MIN_MS = 30_000;
+const STRAGGLER_MIN_MS = 100;
 /** Clocks stand still between two events: a latency of 0 would have no logarithm. */
 const LATENCY_MIN_MS = 0.001;
 
@@ -160,12 +166,14 @@ export function init(options: WindowOptions, nowMs: number): Window {
     loAt: 1,
     phase: "fill",
     order: "pair",
-    epoch: 0,
+    cohort: 0,
+    validFrom: 0,
     toSend: 0,
     sent: 0,
     back: 0,
     hi: emptyCohort(),
     lo: emptyCohort(),
+    sentAtMs: nowMs,
     dipAtMs: nowMs,
     restUntilMs: nowMs,
     startup: true,
@@ -211,18 +219,16 @@ export function dispatched(w: Window, nowMs: number, inFlight: number): Tag {
   if (!probes(w)) return 0;
   if (inFlight > w.peak) w.peak = inFlight;
   if (nowMs - w.limitedAtMs > UNBOUND_MS) unbound(w, nowMs);
+  else if (stragglesAtMs(w) < nowMs) complete(w, nowMs);
   if (inFlight < w.limit) return 0; // W2: what the limit does not hold back says nothing of it.
   w.limitedAtMs = nowMs;
   w.peak = 0;
   if (w.phase === "fill" || (w.phase === "rest" && nowMs >= w.restUntilMs)) enter(w, "hi", nowMs);
-  if (w.phase === "hi" && w.sent < w.toSend) {
-    w.sent++;
-    return w.epoch * 4 + HI;
-  }
-  if (w.phase !== "lo") return w.epoch * 4;
-  if (w.sent === w.toSend) return w.epoch * 4 + IN_DIP;
+  const dip = w.phase === "lo";
+  if (w.phase === "rest" || w.sent === w.toSend) return w.cohort * 4 + (dip ? IN_DIP : FULL);
   w.sent++;
-  return w.epoch * 4 + LO;
+  w.sentAtMs = nowMs;
+  return w.cohort * 4 + (dip ? LO : HI);
 }
 
 /**
@@ -240,12 +246,14 @@ export function settled(
 ): void {
   const latencyMs = Math.max(nowMs - startedAtMs, LATENCY_MIN_MS);
   if (outcome === "ok") learn(w.latency, latencyMs);
-  const arm = tag & 3;
-  if (tag - arm !== w.epoch * 4) return;
-  if (arm < LO && w.phase !== "lo" && (outcome === "ok" || outcome === "failed")) {
-    if (watch(w, nowMs, latencyMs)) return;
+  if (tag < w.validFrom * 4) return;
+  const told = outcome === "ok" || outcome === "failed";
+  if (told && (tag & 3) < LO && w.phase !== "lo" && watch(w, nowMs, latencyMs)) return;
+  if (counts(w, tag)) {
+    count(w, latencyMs, outcome);
+    if (w.back === w.toSend) return complete(w, nowMs);
   }
-  if (arm === HI || arm === LO) count(w, nowMs, arm, latencyMs, outcome);
+  if (stragglesAtMs(w) < nowMs) complete(w, nowMs);
 }
 
 /** Age at which a call is hung: callers hand such calls to `hung`, once is enough. */
@@ -261,10 +269,10 @@ export function hungAfterMs(w: Window): number {
 export function hung(w: Window, nowMs: number, startedAtMs: number, tag: Tag): Tag {
   const ageMs = nowMs - startedAtMs;
   if (ageMs < hungAfterMs(w)) return tag;
-  const arm = tag & 3;
-  if (tag - arm === w.epoch * 4 && (arm === HI || arm === LO)) {
-    count(w, nowMs, arm, ageMs, "failed");
-  }
+  if (!counts(w, tag)) return 0;
+  count(w, ageMs, "failed");
+  if (w.phase === "lo") w.toSend = w.sent; // W3: with every place taken by such calls, none starts.
+  if (w.back === w.toSend) complete(w, nowMs);
   return 0;
 }
 
@@ -329,7 +337,7 @@ function startOver(w: Window): void {
   w.hiAt = Math.max(probes(w) ? 2 : 1, Math.round(size));
   w.loAt = Math.floor(w.hiAt / 2);
   w.limit = fullLimit(w);
-  w.epoch++;
+  w.validFrom = ++w.cohort;
   w.phase = "fill";
   w.order = "pair";
   w.toSend = 0;
@@ -350,6 +358,7 @@ function fullLimit(w: Window): number {
 
 function enter(w: Window, phase: "hi" | "lo", nowMs: number): void {
   w.phase = phase;
+  w.cohort++;
   w.sent = 0;
   w.back = 0;
   w.limit = phase === "hi" ? w.hiAt : w.loAt;
@@ -369,16 +378,33 @@ function unbound(w: Window, nowMs: number): void {
   startOver(w);
 }
 
-/** One more call of a cohort is back. The last one ends the cohort, and maybe the comparison. */
-function count(w: Window, nowMs: number, arm: number, latencyMs: number, outcome: Outcome): void {
-  assert(w.back < w.sent && w.phase === (arm === HI ? "hi" : "lo"), "W4 a call counts once");
+/** Whether a call with this tag belongs to the cohort that is open now. */
+function counts(w: Window, tag: Tag): boolean {
+  const arm = tag & 3;
+  return (
+    tag - arm === w.cohort * 4 && (w.phase === "hi" ? arm === HI : w.phase === "lo" && arm === LO)
+  );
+}
+
+/** One more call of the open cohort is back. */
+function count(w: Window, latencyMs: number, outcome: Outcome): void {
+  assert(w.back < w.sent, "W4 a call counts once");
   w.back++;
-  if (outcome !== "released") {
-    const outlierMs = w.latency.count === 0 ? latencyMs : OUTLIER * w.latency.mean;
-    add(arm === HI ? w.hi : w.lo, Math.min(latencyMs, outlierMs), outcome === "ok");
-  }
-  if (w.back < w.toSend) return;
-  if (arm === HI) {
+  if (outcome === "released") return;
+  const most = w.latency.count === 0 ? latencyMs : OUTLIER * w.latency.mean;
+  add(w.phase === "hi" ? w.hi : w.lo, Math.min(latencyMs, most), outcome === "ok");
+}
+
+/** When the calls of the cohort that are not back by then are given up; Infinity: not yet known. */
+function stragglesAtMs(w: Window): number {
+  const open = (w.phase === "hi" || w.phase === "lo") && w.sent === w.toSend;
+  return open ? w.sentAtMs + Math.max(STRAGGLER_MIN_MS, OUTLIER * w.latency.mean) : Infinity;
+}
+
+/** Ends the cohort, and maybe the comparison. Calls that are still out count as failures (W4). */
+function complete(w: Window, nowMs: number): void {
+  while (w.back < w.sent) count(w, OUTLIER * w.latency.mean, "failed");
+  if (w.phase === "hi") {
     if (w.order === "pair") return enter(w, "lo", nowMs);
     if (w.order === "dip_first") w.order = "pair";
     rest(w, nowMs, 0);
