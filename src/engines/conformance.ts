@@ -8,6 +8,9 @@
 import { Bench } from "./conformance/bench.ts";
 import type { Case, Harness } from "./conformance/bench.ts";
 import { deduplication } from "./conformance/dedup.ts";
+import { fencing } from "./conformance/fencing.ts";
+import { lives } from "./conformance/lives.ts";
+import { reading } from "./conformance/reading.ts";
 import { writing } from "./conformance/writing.ts";
 
 export type { Capability, Harness } from "./conformance/bench.ts";
@@ -22,7 +25,7 @@ interface TestContext {
   skip(note: string): unknown;
 }
 
-const cases: readonly Case[] = [...writing, ...deduplication];
+const cases: readonly Case[] = [...writing, ...deduplication, ...fencing, ...lives, ...reading];
 
 /** @param open A fresh, empty, opened store for each test. */
 export function conformance(tools: TestTools, name: string, open: () => Promise<Harness>): void {

@@ -53,13 +53,18 @@ export interface Case {
 }
 
 export const startMs = 1_700_000_000_000;
+/** Later than anything in these tests. */
+const farMs = 9e12;
 export const noLimits: PartitionWrite["limits"] = {
   messages: Number.MAX_SAFE_INTEGER,
   bytes: Number.MAX_SAFE_INTEGER,
 };
 const owner: OwnerInfo = { node: "bench", address: "local" };
 
-export function without(capability: Capability, reason: string): Case["unless"] {
+export function without(
+  capability: Capability,
+  reason: string,
+): (harness: Harness) => string | undefined {
   return (harness) => (harness[capability] === undefined ? reason : undefined);
 }
 
@@ -228,7 +233,7 @@ export function idempotency(
 }
 
 /** Plain data that compares by value, whichever class of bytes an engine gives. */
-export function plain<T extends Descriptor>(message: T): Record<string, unknown> {
+export function plain(message: object): Record<string, unknown> {
   const entries = Object.entries(message).map(([name, value]) => [
     name,
     value instanceof Uint8Array ? Buffer.from(value).toString("base64") : (value as unknown),
@@ -240,4 +245,30 @@ export function plain<T extends Descriptor>(message: T): Record<string, unknown>
 export function plainShelved(entry: ShelfEntry): Record<string, unknown> {
   const { headers: _, ...rest } = plain(entry);
   return rest;
+}
+
+/** All that an engine shows of a partition, for comparing before and after. */
+export async function contentOf({ engine, ref }: Pick<Bench, "engine" | "ref">): Promise<unknown> {
+  const limit = 100_000;
+  const read = (lane: MessageClass): Promise<Descriptor[]> =>
+    engine.scan(ref, { lane, afterSeq: 0, limit, nowMs: farMs });
+  const lanes = await Promise.all(messageClasses.map(read));
+  const [due, dead, discarded, report, groups] = await Promise.all([
+    engine.due(ref, farMs, null, limit),
+    engine.list(ref, "dead", 0, limit),
+    engine.list(ref, "discarded", 0, limit),
+    engine.audit(ref),
+    Promise.all(messageClasses.map((lane) => engine.groups(ref, lane, null, limit))),
+  ]);
+  checkAudit(report);
+  const messages = await engine.payloads(ref, seqsOf(lanes.flat()));
+  return {
+    counters: { ...report.counters },
+    lanes: lanes.map((rows) => rows.map(plain)),
+    due: due.map(plain),
+    groups,
+    dead: dead.map(plain),
+    discarded: discarded.map(plainShelved),
+    messages: messages.map((message) => message && plain(message)),
+  };
 }

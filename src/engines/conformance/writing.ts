@@ -1,8 +1,17 @@
 /** Cases of writes: E2 atomicity, E6 numbering, E7 bounds, E10 idle changes, E17 repeats. */
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import type { Change } from "../engine.ts";
-import { idempotency, mail, mails, noLimits, perPartition, refusal, seqsOf } from "./bench.ts";
-import type { Bench, Case } from "./bench.ts";
+import {
+  contentOf,
+  idempotency,
+  mail,
+  mails,
+  noLimits,
+  perPartition,
+  refusal,
+  seqsOf,
+} from "./bench.ts";
+import type { Case } from "./bench.ts";
 
 const ack = (seq: number): Change => ({ seq, kind: "ack" });
 const elsewhere = { flow: "elsewhere", partition: 3 };
@@ -23,7 +32,7 @@ const atomicity: readonly Case[] = [
     name: "E2 of a refused write nothing happens, neither its changes nor some of its appends",
     run: async (bench) => {
       await bench.append(...mails(3));
-      const before = await snapshot(bench);
+      const before = await contentOf(bench);
       const changes: Change[] = [
         ack(1),
         { seq: 2, kind: "started" },
@@ -36,7 +45,7 @@ const atomicity: readonly Case[] = [
         appends: [repeatable, ...mails(5)],
         limits,
       });
-      deepStrictEqual(await snapshot(bench), before);
+      deepStrictEqual(await contentOf(bench), before);
       deepStrictEqual((await bench.takeOver()).interrupted, []);
       deepStrictEqual(await bench.append(repeatable), [{ kind: "stored", seq: 4 }]);
     },
@@ -253,11 +262,11 @@ const idleChanges: readonly Case[] = [
     run: async (bench) => {
       await bench.append(...mails(3));
       await bench.change(ack(1), { seq: 2, kind: "discard", reason: "first" });
-      const before = await snapshot(bench);
+      const before = await contentOf(bench);
       for (const seq of [1, 2, 4, 77]) {
         for (const change of kinds) await bench.change({ ...change, seq });
       }
-      deepStrictEqual(await snapshot(bench), before);
+      deepStrictEqual(await contentOf(bench), before);
       deepStrictEqual((await bench.takeOver()).interrupted, []);
     },
   },
@@ -266,12 +275,12 @@ const idleChanges: readonly Case[] = [
     run: async (bench) => {
       await bench.append(mail());
       await bench.change({ seq: 1, kind: "dead", reason: "first" });
-      const before = await snapshot(bench);
+      const before = await contentOf(bench);
       for (const change of kinds) {
         if (change.kind === "redrive" || change.kind === "discard") continue;
         await bench.change({ ...change, seq: 1 });
       }
-      deepStrictEqual(await snapshot(bench), before);
+      deepStrictEqual(await contentOf(bench), before);
     },
   },
   {
@@ -401,15 +410,3 @@ export const writing: readonly Case[] = [
   ...idleChanges,
   ...repeats,
 ];
-
-async function snapshot(bench: Bench): Promise<unknown> {
-  const [ready, dead, discarded] = await Promise.all([
-    bench.lane("normal"),
-    bench.shelf("dead"),
-    bench.shelf("discarded"),
-  ]);
-  const shelves = [dead, discarded].map((entries) =>
-    entries.map(({ seq, reason, attempts }) => ({ seq, reason, attempts })),
-  );
-  return { counters: await bench.audit(), ready, shelves };
-}
