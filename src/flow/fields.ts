@@ -99,7 +99,10 @@ function spanIn({ min, max, ...doc }: SpanRange, unit: "ms" | "s", unitMs: numbe
       if (ms === undefined || (unitMs === 1 && !Number.isInteger(ms))) return undefined;
       return inRange(ms, minMs, maxMs) === undefined ? undefined : ms / unitMs;
     },
-    guess: (value) => (typeof value === "string" ? guessSpan(value) : `${String(value)}s`),
+    guess: (value) => {
+      if (typeof value === "string") return guessSpan(value);
+      return typeof value === "number" && value < minMs ? `${value}s` : undefined;
+    },
   });
 }
 

@@ -10,9 +10,10 @@ export interface Problem {
   readonly hint?: string;
 }
 
-const shownMax = 100;
+/** An error shows no more problems than this. */
+export const shownMax = 100;
 
-/** An error with the first 100 problems, and in `omitted` how many more there are. */
+/** An error with the first problems, and in `omitted` how many more there are. */
 export function contractInvalid(flow: string, problems: readonly Problem[]): SpillwayError {
   const shown = problems.slice(0, shownMax);
   const omitted = problems.length - shown.length;

@@ -8,7 +8,7 @@ import * as fields from "./fields.ts";
 import type { DiscardReason } from "./options.ts";
 import { messageClasses } from "./message.ts";
 import type { MessageClass } from "./message.ts";
-import { nearest, pathText, problem } from "./problems.ts";
+import { nearest, pathText, problem, shownMax } from "./problems.ts";
 import type { Problem } from "./problems.ts";
 
 /** What was written, in ms and bytes; absent where nothing was. */
@@ -93,11 +93,13 @@ export function fieldNames(): string[] {
 function problemsOf(issue: z.core.$ZodIssue): Problem[] {
   const { path, message } = issue;
   if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => {
-      const near = nearest(key, message.split(", "));
+    return issue.keys.map((key, at) => {
+      const near = at < shownMax ? nearest(key, message.split(", ")) : undefined;
       const hint = near === undefined ? undefined : `did you mean "${near}"?`;
-      const at = pathText([...path, key]);
-      return { ...problem(at, "", `one of ${message}`, hint), found: "an unknown field" };
+      return {
+        ...problem(pathText([...path, key]), "", `one of ${message}`, hint),
+        found: "an unknown field",
+      };
     });
   }
   const params = issue.code === "custom" ? issue.params : undefined;
