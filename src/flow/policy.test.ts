@@ -30,7 +30,7 @@ test("K2 a contract written as options and parsed again is the same", () => {
         { bytes: fc.constantFrom("1 MiB", "3 GiB"), seconds: fc.integer({ min: 1, max: 9999 }) },
         { requiredKeys: [] },
       ),
-      classes: fc.record({ critical: fc.double({ min: 0.1, max: 1 }) }),
+      classes: fc.record({ critical: fc.double({ min: 0.1, max: 1, noNaN: true }) }),
       deadline: fc.integer({ min: 1, max: 1e9 }),
       discard: fc.uniqueArray(fc.constantFrom("expired" as const, "shed" as const)),
       window: fc.record({
