@@ -5,12 +5,16 @@
  *
  *     conformance({ test, fc }, "memory", async () => ({ engine, reopen, ... }));
  */
+import { around } from "./conformance/around.ts";
 import { Bench } from "./conformance/bench.ts";
 import type { Case, Harness } from "./conformance/bench.ts";
 import { deduplication } from "./conformance/dedup.ts";
 import { fencing } from "./conformance/fencing.ts";
+import { histories } from "./conformance/history.ts";
+import type { FastCheck } from "./conformance/history.ts";
 import { lives } from "./conformance/lives.ts";
 import { reading } from "./conformance/reading.ts";
+import { upkeep } from "./conformance/upkeep.ts";
 import { writing } from "./conformance/writing.ts";
 
 export type { Capability, Harness } from "./conformance/bench.ts";
@@ -18,6 +22,8 @@ export type { Capability, Harness } from "./conformance/bench.ts";
 /** The part of a test runner that the suite needs; vitest's `test` fits. */
 export interface TestTools {
   readonly test: (name: string, run: (context: TestContext) => Promise<void>) => void;
+  /** fast-check. */
+  readonly fc: FastCheck;
 }
 
 interface TestContext {
@@ -25,7 +31,15 @@ interface TestContext {
   skip(note: string): unknown;
 }
 
-const cases: readonly Case[] = [...writing, ...deduplication, ...fencing, ...lives, ...reading];
+const cases: readonly Case[] = [
+  ...writing,
+  ...deduplication,
+  ...fencing,
+  ...lives,
+  ...reading,
+  ...upkeep,
+  ...around,
+];
 
 /** @param open A fresh, empty, opened store for each test. */
 export function conformance(tools: TestTools, name: string, open: () => Promise<Harness>): void {
@@ -42,4 +56,9 @@ export function conformance(tools: TestTools, name: string, open: () => Promise<
       await bench.audit();
     });
   }
+  tools.test(`${name}: E2 to E17 random histories give what the oracle gives`, async () => {
+    await using harness = await open();
+    const property = histories(tools.fc, harness, 40);
+    await tools.fc.assert(property, { numRuns: 60, interruptAfterTimeLimit: 10_000 });
+  });
 }

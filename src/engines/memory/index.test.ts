@@ -1,8 +1,9 @@
+import fc from "fast-check";
 import { test } from "vitest";
 import { conformance } from "../conformance.ts";
 import { memory } from "./index.ts";
 
-conformance({ test }, "memory", async () => {
+conformance({ test, fc }, "memory", async () => {
   const engine = memory();
   await engine.open();
   return {
