@@ -8,11 +8,14 @@
 import { around } from "./conformance/around.ts";
 import { Bench } from "./conformance/bench.ts";
 import type { Case, Harness } from "./conformance/bench.ts";
+import { bounds } from "./conformance/bounds.ts";
+import { contents } from "./conformance/contents.ts";
 import { deduplication } from "./conformance/dedup.ts";
 import { fencing } from "./conformance/fencing.ts";
 import { histories } from "./conformance/history.ts";
 import type { FastCheck } from "./conformance/history.ts";
 import { lives } from "./conformance/lives.ts";
+import { orders } from "./conformance/orders.ts";
 import { reading } from "./conformance/reading.ts";
 import { upkeep } from "./conformance/upkeep.ts";
 import { writing } from "./conformance/writing.ts";
@@ -33,10 +36,13 @@ interface TestContext {
 
 const cases: readonly Case[] = [
   ...writing,
+  ...bounds,
   ...deduplication,
   ...fencing,
   ...lives,
+  ...contents,
   ...reading,
+  ...orders,
   ...upkeep,
   ...around,
 ];

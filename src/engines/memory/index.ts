@@ -7,6 +7,7 @@
  * M2  No clock, and chance only for claim ids: the same calls give the same content and results.
  * M3  A `write` is weighed as a whole before anything changes (E2, E7, E20).
  * M4  Claims never expire: a new one always succeeds and voids the older (profile.nodes "one").
+ * M5  A batch names each partition once: its owner has merged what waits.
  *
  * Buffers are kept as they come, not copied: callers do not change what they have handed over.
  */

@@ -6,6 +6,7 @@
  *
  * W1  accepted = acked + dead + discarded + pending, and accepted = nextSeq - 1 (E6, E14).
  * W2  The last write of a partition, whoever sent it, is remembered with its result (E17).
+ * W3  A write that stores anything leaves the partition within its limits (E7).
  */
 import { assert, SpillwayError } from "../../base/index.ts";
 import type { KeyHash, MessageClass, Seq } from "../../flow/index.ts";
@@ -116,7 +117,7 @@ export class Partition {
     return { write, appended, repeats: undefined, stores: true, grows };
   }
 
-  commit({ write, appended, repeats }: Plan): WriteResult {
+  commit({ write, appended, repeats, stores }: Plan): WriteResult {
     if (repeats !== undefined) return repeats;
     for (const change of write.changes) this.#apply(change, write.nowMs);
     for (const [i, append] of write.appends.entries()) {
@@ -129,6 +130,9 @@ export class Partition {
       this.#dedup.remember(textOf(idempotency.id), knownOf(idempotency, seq));
     }
     const result = { appended, counters: this.#counters() };
+    const { messages, bytes } = write.limits;
+    const within = this.#pending.size <= messages && this.#pending.bytes <= bytes;
+    assert(!stores || within, "W3 what was planned is what was done");
     this.#last = { writeId: write.writeId, result };
     return result;
   }
@@ -161,8 +165,14 @@ export class Partition {
     return this.#shelves[shelf].list(afterSeq, limit);
   }
 
-  /** There is no way for memory to be damaged: `damaged` is empty. */
+  /**
+   * Memory is never damaged; it may be wrong, which only a defect brings about.
+   * @throws {SpillwayError} invariant_broken
+   */
   audit(): AuditReport {
+    this.#pending.check();
+    const { acked, dead, discarded, pending } = this.#counters();
+    assert(this.#accepted === acked + dead + discarded + pending, "W1 conservation");
     const counted = { ...this.#pending.count(), dead: this.#shelves.dead.size };
     return { counters: this.#counters(), counted, damaged: [] };
   }
@@ -171,12 +181,6 @@ export class Partition {
     const limit = Math.max(1, Math.floor(budgetMs * idsPerMs));
     const forgotten = this.#dedup.expire(nowMs, limit);
     return { reclaimedBytes: forgotten.bytes, more: forgotten.more };
-  }
-
-  check(): void {
-    this.#pending.check();
-    const { acked, dead, discarded, pending } = this.#counters();
-    assert(this.#accepted === acked + dead + discarded + pending, "W1 conservation");
   }
 
   /** A seq for each append that is new; for the others the one they repeat. */
