@@ -7,8 +7,8 @@
  *
  * R1  Retries over any 10 s <= share x first attempts settled in them + floor + what was kept; kept
  *     is at most max(10, share x first attempts of the 10 s before).
- * R6  A token is never more than 1 / floor away, whatever fails: with a floor, no retry waits for
- *     ever, and a time given by `readyAtMs` is good if nobody takes the token first.
+ * R6  A token is never more than 1 / floor away, whatever fails; and at the time that `readyAtMs`
+ *     names, a retry may go if nobody has taken the token first. So no retry waits for ever.
  *
  * Must not know messages, delays or the breaker. Sources: Google SRE, "Handling overload" (10 %);
  * Finagle's retry budget (a floor per second, a window of 10 s).
@@ -69,13 +69,13 @@ export function take(b: Budget, nowMs: number): boolean {
 }
 
 /**
- * @returns When the next retry may go if nothing else happens: `nowMs` if it may go now, Infinity if
- *   there is no floor (then only first attempts bring it on).
+ * @returns When the next retry may go if nothing else happens, in whole ms: `nowMs` itself if it may go
+ *   now, Infinity if there is no floor (then only first attempts bring it on).
  */
 export function readyAtMs(b: Budget, nowMs: number): number {
   advance(b, nowMs);
   if (b.tokens >= 1 - rounding) return nowMs;
-  return nowMs + ((1 - b.tokens) / b.floorPerS) * 1000;
+  return Math.ceil(nowMs + ((1 - b.tokens) / b.floorPerS) * 1000);
 }
 
 export function check(b: Budget): void {

@@ -6,9 +6,9 @@
  *     (ceil(G / w) + 1) x (sum of the class weights) dispatches for their turn.
  * F2  Work-conserving: while any key has something to send, a pick succeeds. What a key does not use
  *     goes to the others at once: a key without work leaves and takes nothing along.
- * F3  A pick costs O(1), whatever the costs and weights are. A key that must earn for several rounds
- *     (a large message, a small weight) is set down in the round in which it can pay, and rounds in
- *     which nobody can are not walked but skipped.
+ * F3  A pick costs O(1) on average: a key is looked at twice for each message at most, and once for
+ *     each 31 rounds that it must earn first (a large message, a small weight). Such a key is set down
+ *     in the round in which it can pay; rounds in which nobody can are skipped, not walked.
  * F4  A key that returns stands behind all that have work already, so leaving gains nothing.
  *
  * Two levels are two rings: the cost of a class is the cost of what its ring of groups would pick,

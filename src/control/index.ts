@@ -15,6 +15,8 @@ export type {
   Occupancy,
   Refusal,
 } from "./admission.ts";
+export * as breaker from "./breaker.ts";
+export type { Breaker, SavedBreaker, Transition } from "./breaker.ts";
 export * as budget from "./budget.ts";
 export type { Budget, BudgetOptions, BudgetView } from "./budget.ts";
 export * as drain from "./drain.ts";
