@@ -199,5 +199,5 @@ function refill(o: Overload, nowMs: number): void {
   const gained = rate === Infinity ? burst : (Math.max(0, nowMs - o.tokensAtMs) / 1_000) * rate;
   o.tokens = Math.min(burst, o.tokens + gained);
   o.tokensAtMs = nowMs;
-  if (nowMs - o.overloadedAtMs > FORGET_MS && o.overloaded === 0) o.capPerS = Infinity;
+  if (nowMs - o.overloadedAtMs > FORGET_MS) o.capPerS = Infinity;
 }

@@ -141,7 +141,8 @@ const JUMP = Math.log(2);
 /** A call is hung, or an outlier, at this many mean latencies. */
 const OUTLIER = 20;
 const HUNG_MIN_MS = 30_000;
-const STRAGGLER_MIN_MS = 100;
+/** Calls not back this long after the last of their cohort began are given up: no dip waits for one. */
+const STRAGGLER_MIN_MS = 1_000;
 /** Clocks stand still between two events: a latency of 0 would have no logarithm. */
 const LATENCY_MIN_MS = 0.001;
 
