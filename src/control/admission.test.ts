@@ -42,7 +42,7 @@ test("B1 whatever is offered and drained, what is admitted stays within messages
     limit: fc.constantFrom(1, 10, 100),
   });
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 300 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 300, size: "max" }), (steps) => {
       const a = admission.init(limits);
       const stored: number[] = [];
       let bytes = 0;

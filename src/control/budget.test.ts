@@ -11,7 +11,7 @@ const load = fc.array(
     firsts: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 400 })),
     asks: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 100 })),
   }),
-  { maxLength: 80 },
+  { maxLength: 80, size: "max" },
 );
 
 const within = (times: readonly number[], fromMs: number, toMs: number): number =>

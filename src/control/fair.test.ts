@@ -84,27 +84,31 @@ test("F1 what keys send is in proportion to their weights, whatever the costs an
     costMax: fc.constantFrom(1, 3, 16, 300),
   });
   fc.assert(
-    fc.property(fc.array(key, { minLength: 2, maxLength: 6 }), fc.nat(), (keys, seed) => {
-      const draw = sequence(seed);
-      const ring = new Ring<number>();
-      const heads = keys.map(({ costMax }) => 1 + Math.floor(draw() * costMax));
-      const sent = keys.map(() => 0);
-      keys.forEach(({ weight }, k) => ring.activate(k, weight));
-      for (let n = 0; n < 2000; n++) {
-        const k = ring.next((each) => heads[each]!)!;
-        sent[k] = sent[k]! + heads[k]!;
-        heads[k] = 1 + Math.floor(draw() * keys[k]!.costMax);
-        ring.check();
-      }
-      // Each has sent its weight times the rounds, less than a head and a round short of it.
-      const slack = keys.map(({ weight, costMax }) => costMax / weight + 2);
-      const rounds = keys.map(({ weight }, k) => sent[k]! / weight);
-      for (let i = 0; i < keys.length; i++) {
-        for (let j = 0; j < keys.length; j++) {
-          expect(rounds[i]! - rounds[j]!).toBeLessThanOrEqual(slack[j]! + 1);
+    fc.property(
+      fc.array(key, { minLength: 2, maxLength: 6, size: "max" }),
+      fc.nat(),
+      (keys, seed) => {
+        const draw = sequence(seed);
+        const ring = new Ring<number>();
+        const heads = keys.map(({ costMax }) => 1 + Math.floor(draw() * costMax));
+        const sent = keys.map(() => 0);
+        keys.forEach(({ weight }, k) => ring.activate(k, weight));
+        for (let n = 0; n < 2000; n++) {
+          const k = ring.next((each) => heads[each]!)!;
+          sent[k] = sent[k]! + heads[k]!;
+          heads[k] = 1 + Math.floor(draw() * keys[k]!.costMax);
+          ring.check();
         }
-      }
-    }),
+        // Each has sent its weight times the rounds, less than a head and a round short of it.
+        const slack = keys.map(({ weight, costMax }) => costMax / weight + 2);
+        const rounds = keys.map(({ weight }, k) => sent[k]! / weight);
+        for (let i = 0; i < keys.length; i++) {
+          for (let j = 0; j < keys.length; j++) {
+            expect(rounds[i]! - rounds[j]!).toBeLessThanOrEqual(slack[j]! + 1);
+          }
+        }
+      },
+    ),
     { numRuns: 60 },
   );
 });
@@ -128,7 +132,7 @@ test("F2 a pick succeeds while anybody has work, and unused shares go to the oth
     count: fc.integer({ min: 0, max: 5 }),
   });
   fc.assert(
-    fc.property(fc.array(event, { maxLength: 60 }), (events) => {
+    fc.property(fc.array(event, { maxLength: 60, size: "max" }), (events) => {
       const left = { critical: 0, normal: 0, bulk: 0 };
       const ring = new Ring<Name>();
       const cost = (name: Name): number => (left[name] > 0 ? 1 : 0);
@@ -202,6 +206,33 @@ test("F3 when nobody can pay for a while, the first who can is found without wal
   expect(visits).toBeLessThan(2 * (10_000 / 31 + 2));
 });
 
+test("F1 a new weight counts from the next round on, and not for rounds gone by", () => {
+  const ring = new Ring<string>();
+  ring.activate("light", 0.05);
+  ring.activate("other", 1);
+  const picks = (count: number): string => {
+    const lights = Array.from({ length: count }, () => ring.next(one) === "light");
+    return `${lights.filter(Boolean).length} of ${count}`;
+  };
+  expect(picks(10)).toBe("0 of 10");
+  ring.activate("light", 4);
+  ring.check();
+  expect(picks(25)).toBe("20 of 25");
+  ring.activate("light", 0.05);
+  expect(picks(63)).toBe("3 of 63");
+});
+
+test("F2 a key that is taken away costs the one being served nothing", () => {
+  const ring = new Ring<string>();
+  ring.activate("heavy", 5);
+  for (const key of ["a", "b"]) ring.activate(key, 1);
+  expect(ring.next(one)).toBe("heavy");
+  ring.deactivate("a");
+  ring.check();
+  const picks = Array.from({ length: 6 }, () => ring.next(one));
+  expect(picks).toEqual(["heavy", "heavy", "heavy", "heavy", "b", "heavy"]);
+});
+
 test("F4 a key that leaves and returns at once gains nothing", () => {
   const ring = new Ring<string>();
   let fresh = 1;
@@ -235,7 +266,7 @@ test("F2 and F3 hold whatever comes, goes, changes weight and cost", () => {
     fc.record({ kind: fc.constant("peek" as const) }),
   );
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 120, size: "max" }), (steps) => {
       const ring = new Ring<number>();
       const active = new Set<number>();
       let steady = true;

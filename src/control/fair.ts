@@ -81,6 +81,14 @@ export class Ring<K> {
     } else if (present.weight !== weight) {
       earn(present, this.#round);
       present.weight = weight;
+      // What it was set down for was worked out with the old weight: look again in the next round.
+      if (
+        present.slot >= 0 &&
+        (present.slot - (this.#round % wheelSlots) + wheelSlots) % wheelSlots > 1
+      ) {
+        this.#unlink(present);
+        this.#place(present, 1);
+      }
     }
   }
 
