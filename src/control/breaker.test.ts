@@ -262,7 +262,7 @@ test("K1 and K2 whatever happens: one probe at most, and every state is left aga
           open.push({ atMs: nowMs, probe: b.state === "half_open" });
         } else if (kind === "settle" && open.length > 0) {
           const [call] = open.splice(pick % open.length, 1);
-          settled(b, nowMs, outcome, 100, says ? call!.atMs : undefined);
+          settled(b, nowMs, outcome, 5_000, says ? call!.atMs : undefined);
         }
         breaker.check(b);
         const readyMs = breaker.readyAtMs(b, nowMs, open.length);
@@ -277,7 +277,7 @@ test("K1 and K2 whatever happens: one probe at most, and every state is left aga
         breaker.tick(b, nowMs);
         if (breaker.readyAtMs(b, nowMs, 0) > nowMs) continue;
         breaker.started(b, nowMs);
-        settled(b, nowMs, "ok", 100, nowMs);
+        settled(b, nowMs, "ok", 5_000, nowMs);
         nowMs += 100;
       }
       breaker.tick(b, nowMs + 6_000);

@@ -246,8 +246,9 @@ export function check(b: Breaker): void {
   assert(b.probeAtMs === null || b.state === "half_open", "K1 a probe is out half-open only");
   assert(b.okInRow < PROBES_OK, "K1 three successes end the probing");
   const coolDownMs = b.state === "open" ? b.openUntilMs - b.sinceMs : 0;
-  assert(coolDownMs <= 1.2 * COOL_DOWN_MAX_MS, "K2 open ends");
-  assert(b.tokens <= Math.max(1, BURST_S * recoveryPerS(b, b.tokensAtMs)) + ROUNDING, "K3 burst");
+  assert(coolDownMs <= 1.2 * COOL_DOWN_MAX_MS + 1, "K2 open ends");
+  const burst = Math.max(1, BURST_S * recoveryPerS(b, b.tokensAtMs));
+  assert(b.state !== "recovering" || b.tokens <= burst, "K3 tokens <= burst");
   assert(b.k >= 0 && sum(b.failures) <= sum(b.settles), "K4 failures <= settles");
 }
 

@@ -177,7 +177,7 @@ export function check(o: Overload): void {
   assert(rate <= o.contractedPerS, "O1 rate <= contract");
   assert(o.tokens <= burstOf(o, rate) + ROUNDING, "O1 tokens <= burst");
   assert(o.capPerS >= 1, "O2 cap >= 1/s");
-  const longestMs = PAUSE_MAX_MS * (1 + PAUSE_SPREAD);
+  const longestMs = PAUSE_MAX_MS * (1 + PAUSE_SPREAD) + 1; // Clocks have a grain.
   const paused = o.pausedUntilMs > -Infinity;
   assert(!paused || o.pausedUntilMs - o.pauseAskedAtMs <= longestMs, "O3 a pause ends");
 }
