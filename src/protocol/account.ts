@@ -27,7 +27,7 @@ export interface Account {
   /** The position that the sender would reach if it could. */
   wantTo: number;
   wantToBytes: number;
-  /** The first waiting message, if it lacks bytes; 0 when unknown. */
+  /** Size of the first waiting message; 0 when unknown. */
   headBytes: number;
   /** Latest heartbeat, on the sender's clock and on the own one. */
   heartbeatMs: number;

@@ -138,8 +138,10 @@ export function leave(i: Issuer, senderId: string, _nowMs: number, sure: boolean
 export function heard(i: Issuer, senderId: string, nowMs: number, beat: Beat): void {
   const a = i.book.accounts.get(senderId);
   if (a === undefined || a.gone || beat.heartbeatMs < a.heartbeatMs) return;
-  // The sender's own clock says that its lease is over: no need to wait for the own one.
-  if (beat.heartbeatMs >= a.leaseEndMs && holds(a)) reclaim(i.book, a);
+  // The sender's own clock says that its lease is over, and by its position nothing is under way that
+  // was sent before: no need to wait for the own clock.
+  const quiet = beat.epoch !== a.epoch || beat.position === a.got;
+  if (beat.heartbeatMs >= a.leaseEndMs && quiet && holds(a)) reclaim(i.book, a);
   hear(a, nowMs, beat);
   i.changed = true;
 }
@@ -284,9 +286,9 @@ function offer(i: Issuer, a: Account, k: number, nowMs: number, force: boolean):
     (rises && force) ||
     rise >= step(p.stepMax, p.need[k]!) ||
     riseBytes >= step(p.stepBytesMax, a.wantToBytes - a.gotBytes) ||
-    (unlimited && a.limitBytes !== Infinity && credit(a) > 0);
+    (unlimited ? a.limitBytes !== Infinity && credit(a) > 0 : unblocks(a, p.shareBytes[k]!));
   if (!worth) {
-    const wanted = p.need[k]! > 0 || credit(a) <= p.toe;
+    const wanted = p.need[k]! > 0 || (credit(a) <= p.toe && creditBytes(a) <= p.toeBytes);
     const renews = a.behind || (credit(a) > 0 && wanted);
     if (!rises && !(renews && nowMs - a.heardMs < i.ttlMs / 2)) return;
     const nextMs = a.sentMs + i.ttlMs / 8; // C3
@@ -295,10 +297,15 @@ function offer(i: Issuer, a: Account, k: number, nowMs: number, force: boolean):
       return;
     }
   }
-  if (rises) p.raised.push(a);
+  if (rise > 0 || unblocks(a, p.shareBytes[k]!)) p.raised.push(a);
   a.limit += rise; // I1: a share is never below what is held.
   a.limitBytes = unlimited ? Infinity : a.limitBytes + riseBytes;
   send(i, a, nowMs);
+}
+
+/** Whether a first message that lacked bytes could be sent with these. */
+function unblocks(a: Account, bytes: number): boolean {
+  return a.headBytes > creditBytes(a) && bytes >= a.headBytes;
 }
 
 function send(i: Issuer, a: Account, nowMs: number): void {

@@ -5,9 +5,10 @@
  *   goal = max(what it holds, what it wants, toe-hold)    the sum of toe-holds is at most a quarter
  *
  * N1  Shares never fall below what is held: credit is taken back by a new epoch only.
- * N2  A first message that waits for bytes is served whole, in order, before the rest is divided:
- *     else equal parts too small for anybody's message would fill the room for good. Bytes in the
- *     hands of those behind it, too few for their own first messages, are taken back for it.
+ * N2  Where bytes are limited, every sender's first message is served whole, in order, before the rest
+ *     is divided: else parts too small for anybody's message, or messages in one hand and bytes in
+ *     another, would fill the room for good. What those behind cannot use as it is, is taken back: a
+ *     send that crosses it is refused, which does no harm.
  */
 import { credit, creditBytes } from "./account.ts";
 import type { Account } from "./account.ts";
@@ -29,6 +30,9 @@ export interface Plan {
   readonly goal: number[];
   readonly goalBytes: number[];
   toe: number;
+  toeBytes: number;
+  free: number;
+  freeBytes: number;
   /** Rises below these are put off; see `step`. */
   stepMax: number;
   stepBytesMax: number;
@@ -51,6 +55,9 @@ export function init(ttlMs: number, toeMessagesMax: number, toeBytesMax: number)
     goal: [],
     goalBytes: [],
     toe: 0,
+    toeBytes: Infinity,
+    free: 0,
+    freeBytes: 0,
     stepMax: 0,
     stepBytesMax: 0,
     roomBytesMax: 0,
@@ -68,44 +75,48 @@ export function live(p: Plan, a: Account, nowMs: number): boolean {
  * @returns An account whose credit has to be taken back first; then divide again.
  */
 export function divideRoom(p: Plan, b: Book, nowMs: number, room: Credit): Account | undefined {
-  const { need, share, goal } = p;
-  const count = b.order.length;
-  const free = Math.max(0, Math.floor(room.messages) - b.held);
-  p.toe = Math.min(p.toeMessagesMax, Math.floor(room.messages / (4 * count)));
-  p.stepMax = Math.min(stepMessages, room.messages / (8 * count));
-  for (let k = 0; k < count; k++) {
-    const a = b.order[k]!;
-    const held = credit(a);
-    const isLive = live(p, a, nowMs);
-    need[k] = isLive ? Math.max(0, a.wantTo - a.got) : 0;
-    share[k] = held;
-    goal[k] = isLive ? Math.min(Math.max(held, need[k]!, p.toe), held + free) : held;
+  const { order } = b;
+  const limited = room.bytes !== Infinity;
+  measure(p, b, room);
+  for (let k = 0; k < order.length; k++) {
+    const a = order[k]!;
+    if (limited && a.limitBytes === Infinity) return a; // Bytes were not limited before.
+    p.need[k] = live(p, a, nowMs) ? Math.max(0, a.wantTo - a.got) : 0;
+    p.share[k] = credit(a);
+    p.shareBytes[k] = creditBytes(a);
   }
-  const victim = room.bytes === Infinity ? undefined : divideBytes(p, b, nowMs, room.bytes);
-  if (victim === undefined) divide(share, goal, count, free);
-  return victim;
+  const victim = limited ? serveFirst(p, order) : undefined;
+  if (victim !== undefined) return victim;
+  for (let k = 0; k < order.length; k++) aim(p, order[k]!, k, nowMs, limited);
+  divide(p.share, p.goal, order.length, p.free);
+  if (limited) divide(p.shareBytes, p.goalBytes, order.length, p.freeBytes);
+  return undefined;
 }
 
-/** The same for bytes, the first messages before all (N2). */
-function divideBytes(p: Plan, b: Book, nowMs: number, room: number): Account | undefined {
-  const { need, shareBytes, goalBytes } = p;
+/** What the room allows each sender at least and at most. */
+function measure(p: Plan, b: Book, room: Credit): void {
   const count = b.order.length;
-  const free = Math.max(0, Math.floor(room) - b.heldBytes);
-  const toe = Math.min(p.toeBytesMax, Math.floor(room / (4 * count)));
-  p.stepBytesMax = Math.min(stepBytes, room / (8 * count));
-  p.roomBytesMax = Math.max(p.roomBytesMax, room);
-  for (let k = 0; k < count; k++) {
-    const a = b.order[k]!;
-    if (a.limitBytes === Infinity) return a; // Bytes were not limited before.
-    const held = creditBytes(a);
-    const wish = Math.max(held, need[k] === 0 ? 0 : a.wantToBytes - a.gotBytes, toe);
-    shareBytes[k] = held;
-    goalBytes[k] = live(p, a, nowMs) ? Math.min(wish, held + free) : held;
-  }
-  const left = serveHeads(p, b.order, free);
-  if (typeof left !== "number") return left;
-  divide(shareBytes, goalBytes, count, left);
-  return undefined;
+  p.free = Math.max(0, Math.floor(room.messages) - b.held);
+  p.freeBytes = Math.max(0, Math.floor(room.bytes) - b.heldBytes);
+  p.toe = Math.min(p.toeMessagesMax, Math.floor(room.messages / (4 * count)));
+  p.toeBytes = Math.min(p.toeBytesMax, Math.floor(room.bytes / (4 * count)));
+  p.stepMax = Math.min(stepMessages, room.messages / (8 * count));
+  p.stepBytesMax = Math.min(stepBytes, room.bytes / (8 * count));
+  p.roomBytesMax = Math.max(p.roomBytesMax, room.bytes);
+}
+
+/** Sets a sender's goals. One that waits for its first message (N2) could not use more. */
+function aim(p: Plan, a: Account, k: number, nowMs: number, limited: boolean): void {
+  const need = p.need[k]!;
+  const held = p.share[k]!;
+  const heldBytes = p.shareBytes[k]!;
+  p.goal[k] = held;
+  p.goalBytes[k] = heldBytes;
+  if (!live(p, a, nowMs) || (limited && !canSend(p, a, k))) return;
+  p.goal[k] = Math.min(Math.max(held, need, p.toe), held + p.free);
+  if (!limited) return;
+  const needBytes = need === 0 ? 0 : a.wantToBytes - a.gotBytes;
+  p.goalBytes[k] = Math.min(Math.max(heldBytes, needBytes, p.toeBytes), heldBytes + p.freeBytes);
 }
 
 /** The least rise that is worth a grant: a sender's want / 4, within what the room allows. */
@@ -129,28 +140,40 @@ export function rotate(p: Plan, order: Account[]): void {
   raised.length = 0;
 }
 
-/** N2. @returns The bytes left for all, or the account to take bytes back from. */
-function serveHeads(p: Plan, order: readonly Account[], free: number): number | Account {
-  let left = free;
+/**
+ * N2. Whoever cannot be served keeps what is free waiting for it, so that no stream of small messages
+ * starves a large one.
+ */
+function serveFirst(p: Plan, order: readonly Account[]): Account | undefined {
   for (let k = 0; k < order.length; k++) {
-    const lacking = lackingBytes(p, order[k]!, k);
-    if (lacking <= 0) continue;
-    if (lacking > left) return scraps(p, order, k) ?? 0;
-    p.shareBytes[k] = p.shareBytes[k]! + lacking;
-    left -= lacking;
-  }
-  return left;
-}
-
-/** The last of those behind `front` that hold too few bytes for their own first messages. */
-function scraps(p: Plan, order: readonly Account[], front: number): Account | undefined {
-  for (let k = order.length - 1; k > front; k--) {
-    if (p.shareBytes[k]! > 0 && lackingBytes(p, order[k]!, k) > 0) return order[k]!;
+    if (canSend(p, order[k]!, k)) continue;
+    const lacking = p.share[k] === 0 ? 1 : 0;
+    const lackingBytes = Math.max(0, order[k]!.headBytes - p.shareBytes[k]!);
+    const fits = lacking <= p.free && lackingBytes <= p.freeBytes;
+    if (!fits) {
+      const victim = holdsInVain(p, order, k);
+      if (victim !== undefined) return victim;
+    }
+    p.free -= Math.min(lacking, p.free);
+    p.freeBytes -= Math.min(lackingBytes, p.freeBytes);
+    if (!fits) return undefined;
+    p.share[k] = p.share[k]! + lacking;
+    p.shareBytes[k] = p.shareBytes[k]! + lackingBytes;
   }
   return undefined;
 }
 
-function lackingBytes(p: Plan, a: Account, k: number): number {
-  if (p.need[k] === 0 || a.headBytes > p.roomBytesMax) return 0;
-  return a.headBytes - p.shareBytes[k]!;
+/** The last of those behind `front` that hold something and cannot send their first message. */
+function holdsInVain(p: Plan, order: readonly Account[], front: number): Account | undefined {
+  for (let k = order.length - 1; k > front; k--) {
+    const holds = p.share[k]! > 0 || p.shareBytes[k]! > 0;
+    if (holds && !canSend(p, order[k]!, k)) return order[k]!;
+  }
+  return undefined;
+}
+
+/** Whether a sender that wants holds enough for its first message, as far as is known. */
+function canSend(p: Plan, a: Account, k: number): boolean {
+  if (p.need[k] === 0 || a.headBytes > p.roomBytesMax) return true;
+  return p.share[k]! > 0 && p.shareBytes[k]! >= a.headBytes;
 }

@@ -31,7 +31,7 @@ export interface Spender {
   gapMs: number;
   /** Grants that answer a heartbeat of this time or older belong to an earlier connection. */
   voidMs: number;
-  /** Size of the message that was last found to lack bytes; 0 once something was sent. */
+  /** Size of the message that could not be sent when last asked; 0 once something was sent. */
   headBytes: number;
 }
 
@@ -44,7 +44,7 @@ export interface SpenderOptions {
 export interface Beat extends Heartbeat {
   /** The epoch that `position` counts in. */
   readonly epoch?: number;
-  /** Size of the first message that waits, if it was found to lack bytes; else 0. */
+  /** Size of the first message that waits for credit; 0 when none is known to. */
   readonly headBytes?: number;
 }
 
@@ -133,12 +133,12 @@ export function available(s: Spender, nowMs: number): Credit {
   return { messages: s.limit - s.position, bytes: s.limitBytes - s.positionBytes };
 }
 
-/** Whether a message of this size may be sent now. A `false` for want of bytes is told onward. */
+/** Whether a message of this size may be sent now. If not, its size goes into the next heartbeat. */
 export function canSpend(s: Spender, nowMs: number, bytes: number): boolean {
-  if (nowMs >= s.leaseEndMs || s.position >= s.limit) return false;
-  if (s.positionBytes + bytes <= s.limitBytes) return true;
-  s.headBytes = bytes;
-  return false;
+  const can =
+    nowMs < s.leaseEndMs && s.position < s.limit && s.positionBytes + bytes <= s.limitBytes;
+  if (!can) s.headBytes = bytes;
+  return can;
 }
 
 /** Call only when `canSpend`. */
@@ -151,14 +151,12 @@ export function spend(s: Spender, nowMs: number, bytes: number): void {
 
 /** @returns How many messages of the batch, from `from` on, may be sent now. */
 export function fits(s: Spender, nowMs: number, sizes: readonly number[], from = 0): number {
-  if (nowMs >= s.leaseEndMs) return 0;
+  if (from >= sizes.length || !canSpend(s, nowMs, sizes[from]!)) return 0;
   const end = Math.min(sizes.length, from + s.limit - s.position);
-  let left = s.limitBytes - s.positionBytes;
-  for (let k = from; k < end; k++) {
+  let left = s.limitBytes - s.positionBytes - sizes[from]!;
+  for (let k = from + 1; k < end; k++) {
     left -= sizes[k]!;
-    if (left >= 0) continue;
-    if (k === from) s.headBytes = sizes[k]!;
-    return k - from;
+    if (left < 0) return k - from;
   }
   return end - from;
 }
