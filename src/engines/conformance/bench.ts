@@ -241,12 +241,6 @@ export function plain(message: object): Record<string, unknown> {
   return Object.fromEntries(entries) as Record<string, unknown>;
 }
 
-/** Of a discarded message headers may be dropped with the payload. */
-export function plainShelved(entry: ShelfEntry): Record<string, unknown> {
-  const { headers: _, ...rest } = plain(entry);
-  return rest;
-}
-
 /** All that an engine shows of a partition, for comparing before and after. */
 export async function contentOf({ engine, ref }: Pick<Bench, "engine" | "ref">): Promise<unknown> {
   const limit = 100_000;
@@ -268,7 +262,7 @@ export async function contentOf({ engine, ref }: Pick<Bench, "engine" | "ref">):
     due: due.map(plain),
     groups,
     dead: dead.map(plain),
-    discarded: discarded.map(plainShelved),
+    discarded: discarded.map(plain),
     messages: messages.map((message) => message && plain(message)),
   };
 }

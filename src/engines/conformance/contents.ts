@@ -14,13 +14,12 @@ const shelves: readonly Case[] = [
       await bench.change({ seq: 1, kind: "started" });
       await bench.change({ seq: 1, kind: "retry", dueAtMs: bench.nowMs, error: "it broke" });
       await bench.change({ seq: 1, kind: "started" });
-      const { dueAtMs: _, ...before } = plain(await bench.pending(1));
+      const before = plain(await bench.pending(1));
       bench.nowMs += 5;
       await bench.change({ seq: 1, kind: "dead", reason: "attempts_exhausted" });
       strictEqual(await bench.message(1), null);
       const [entry] = await bench.shelf("dead");
-      const { dueAtMs: __, ...shelved } = plain(entry!);
-      deepStrictEqual(shelved, {
+      deepStrictEqual(plain(entry!), {
         ...before,
         attempts: 2,
         reason: "attempts_exhausted",
@@ -55,19 +54,18 @@ const shelves: readonly Case[] = [
     },
   },
   {
-    name: "E15 purging a dead letter makes it a discarded one, without a payload, for good",
+    name: "E15 purging a dead letter makes it a discarded one, for good; the payload alone is dropped",
     run: async (bench) => {
-      await bench.append(mail({ key: "k", keyHash: 3 }));
+      await bench.append(mail({ key: "k", keyHash: 3, headers: bytesOf("h"), group: "g" }));
       await bench.change({ seq: 1, kind: "dead", reason: "terminated" });
+      const letter = plain((await bench.shelf("dead"))[0]!);
       bench.nowMs += 7;
       const counters = await bench.change({ seq: 1, kind: "discard", reason: "purged" });
       deepStrictEqual([counters.dead, counters.discarded, counters.pending], [0, 1, 0]);
       deepStrictEqual(await bench.shelf("dead"), []);
       const [entry] = await bench.shelf("discarded");
-      deepStrictEqual(
-        [entry?.seq, entry?.reason, entry?.shelvedAtMs, entry?.key, entry?.payload.length],
-        [1, "purged", bench.nowMs, "k", 0],
-      );
+      const changed = { reason: "purged", shelvedAtMs: bench.nowMs, payload: "" };
+      deepStrictEqual(plain(entry!), { ...letter, ...changed });
       const after = await bench.change({ seq: 1, kind: "redrive" }, { seq: 1, kind: "ack" });
       deepStrictEqual(after, counters);
     },
