@@ -11,31 +11,24 @@
  * Must not know: the server's state or code, or which engine stood behind it.
  */
 import { createReadStream } from "node:fs";
-import { type End, type HistoryEvent, type Kind, type Of, read } from "./history-events.ts";
+import { readAll, refusals } from "./history-events.ts";
+import type { End, HistoryEvent, Kind, Of } from "./history-events.ts";
+import { after, at, Attempt, attemptOf, between, Credit, Dedup, Flow } from "./history-records.ts";
+import { isAfter, Message, Op, partitionName, Seen } from "./history-records.ts";
+import type { Mark, Partition } from "./history-records.ts";
 
 export type { HistoryEvent } from "./history-events.ts";
+export type { Mark } from "./history-records.ts";
 
 const lawNames = `G1.lost G2.balance G2.end-once G2.ghost G3.stored G3.window G3.credit G4.order G4.overlap G5.dedup G5.attempts G5.cause G9.lease G10.fence G11.stuck G12.refusal G13.altered R3.malformed R4.inconclusive`;
 type Word<S> = S extends `${infer W} ${infer Rest}` ? W | Word<Rest> : S;
 /** The promise or rule, and what of it a history may break. */
 export type Law = Word<typeof lawNames>;
 export const laws: readonly Law[] = lawNames.split(" ") as Law[];
-const words = (text: string): ReadonlySet<string> => new Set(text.split(" "));
-/** Refusals that may pass with time, and so tell `retryAfterMs`; and those that do not. */
-export const refusals: Readonly<Record<"later" | "never", ReadonlySet<string>>> = {
-  later: words(
-    `no_credit buffer_full class_closed rate_limited deadline_infeasible intake_closed store_full timed_out bound_reached store_unavailable`,
-  ),
-  never: words(
-    `deadline_passed message_too_large message_invalid message_unencodable idempotency_conflict contract_invalid option_invalid not_found delivery_settled aborted closed fenced store_failed store_unsafe store_corrupt store_locked store_newer revision_conflict invariant_broken`,
-  ),
-};
 const violationsMax = 1000;
 const unknownShareMax = 0.2; // R4
 const overdueMs = 1000; // The event that a wait names may come this late before the wait is stuck.
 
-/** An event by its place in the history, from 0, and its time. */
-export type Mark = { readonly index: number; readonly t: number };
 export type Violation = {
   readonly code: Law;
   readonly text: string;
@@ -49,94 +42,6 @@ export type Verdict = {
   readonly counts: Readonly<Record<"events" | "sends" | "unknown" | "messages", number>>;
 };
 
-class Seen implements Mark {
-  readonly index: number;
-  readonly t: number;
-  constructor(s: State) {
-    this.index = s.index;
-    this.t = s.t;
-  }
-}
-class Flow {
-  config: Of<"config"> | undefined;
-  previous: Of<"snapshot"> | undefined;
-  messages = 0;
-  backed = 0; // Messages whose send is known.
-  possible = 0; // Sends without an answer: each may have stored a message.
-  maybeAcked = 0; // Messages with an ack without an answer.
-  readonly ended: Record<End, number> = { acked: 0, dead: 0, discarded: 0 };
-  readonly dedup: Map<string, { readonly firstAt: number; readonly stored: Op[] }> = new Map();
-}
-type Claim = Mark & { readonly fence: number };
-type Partition = {
-  readonly flow: Flow;
-  readonly claims: Claim[];
-  readonly lanes: Map<string, Message[]>;
-};
-class Op extends Seen {
-  readonly send: Of<"send">;
-  readonly flow: Flow;
-  id: string | undefined;
-  outcome: Of<"sendResult">["outcome"] | undefined;
-  answeredAt = -Infinity;
-  storedSince: number; // The earliest instant at which it can have been stored.
-  open = true;
-  constructor(s: State, send: Of<"send">, flow: Flow) {
-    super(s);
-    this.send = send;
-    this.flow = flow;
-    this.storedSince = send.t;
-  }
-}
-class Message extends Seen {
-  readonly id: string;
-  readonly seq: number;
-  readonly partition: Partition;
-  op: Op | undefined;
-  key: string | undefined;
-  content: string | undefined;
-  live: Attempt | undefined; // The latest attempt; each knows the one before it.
-  stale: Attempt | undefined; // Deliveries that arrived after their attempt was taken back.
-  goneMax = 0; // Attempts whose lease ended before a consumer saw them: the highest,
-  goneCount = 0; // and how many since the latest delivery.
-  redriven: Mark | undefined; // The latest redrive: it began the present pass.
-  end: Mark | undefined;
-  endKind: End | undefined;
-  readonly told = { client: false, observer: false };
-  maybeAckedAt = Infinity;
-  ackedAt = Infinity;
-  firstEndAt = Infinity; // Of the first pass, at the earliest.
-  firstDelivery: Attempt | undefined;
-  waiting: Of<"waiting"> | undefined;
-  constructor(s: State, id: string, seq: number, partition: Partition) {
-    super(s);
-    this.id = id;
-    this.seq = seq;
-    this.partition = partition;
-  }
-}
-class Attempt extends Seen {
-  readonly event: Of<"delivered">;
-  readonly fence: number;
-  readonly pass: Mark | undefined;
-  readonly before: Attempt | undefined;
-  unseen = 0; // Attempts between this and the one before that no consumer saw.
-  doneAt = Infinity; // The handler let go.
-  backAt = Infinity; // The queue may take the message back: nack, release, end of lease.
-  released: "no" | "asked" | "confirmed" = "no";
-  constructor(s: State, event: Of<"delivered">, fence: number, m: Message, stale: boolean) {
-    super(s);
-    this.event = event;
-    this.fence = fence;
-    this.pass = m.redriven;
-    this.before = stale ? m.stale : m.live;
-  }
-}
-class Credit {
-  readonly limits: Map<number, { limit: number; grantId: number }> = new Map(); // By epoch.
-  spentEpoch = 0;
-  leaseEndAt = -Infinity;
-}
 class State {
   index = -1;
   t = -Infinity;
@@ -186,9 +91,9 @@ const handlers: { readonly [K in Kind]: (s: State, event: Of<K>) => void } = {
     const flow = at(s.flows, e.flow, Flow);
     flow.possible++;
     s.ops.set(e.op, new Op(s, e, flow));
-    const key = e.idempotencyKey;
-    if (key !== undefined && !flow.dedup.has(key))
-      flow.dedup.set(key, { firstAt: e.t, stored: [] });
+    if (e.idempotencyKey === undefined) return;
+    const entry = at(flow.dedup, e.idempotencyKey, Dedup);
+    entry.firstAt = Math.min(entry.firstAt, e.t);
   },
   sendResult(s, e) {
     const op = s.ops.get(e.op);
@@ -216,16 +121,14 @@ const handlers: { readonly [K in Kind]: (s: State, event: Of<K>) => void } = {
     const fence = e.fence ?? newest;
     const stale = fence < newest || e.attempt <= m.goneMax;
     const attempt = new Attempt(s, e, fence, m, stale);
-    if (stale) {
-      m.stale = attempt;
-      return;
+    if (stale) m.stale = attempt;
+    else {
+      if (m.end !== undefined) s.broke("G2.end-once", `${e.id} is delivered after its end`, m.end);
+      attempt.unseen = m.goneCount;
+      m.goneCount = 0;
+      m.live = attempt;
+      if (m.redriven === undefined) m.firstDelivery ??= attempt;
     }
-    if (m.end !== undefined)
-      s.broke("G2.end-once", `${e.id} is delivered after its end`, m.end, attempt);
-    attempt.unseen = m.goneCount;
-    m.goneCount = 0;
-    m.live = attempt;
-    if (m.redriven === undefined) m.firstDelivery ??= attempt;
   },
   settled(s, e) {
     const m = s.messages.get(e.id);
@@ -242,9 +145,10 @@ const handlers: { readonly [K in Kind]: (s: State, event: Of<K>) => void } = {
       a.released = e.effective ? "confirmed" : "asked";
     }
     if (!e.effective) {
-      if (e.verdict !== "ack" || m.end !== undefined) return;
-      if (m.maybeAckedAt === Infinity) m.partition.flow.maybeAcked++;
-      m.maybeAckedAt = askedAt;
+      if (e.verdict === "ack" && m.end === undefined) {
+        if (m.maybeAckedAt === Infinity) m.partition.flow.maybeAcked++;
+        m.maybeAckedAt = askedAt;
+      }
       return;
     }
     fenced(s, m.partition, a.fence, askedAt, a);
@@ -254,9 +158,9 @@ const handlers: { readonly [K in Kind]: (s: State, event: Of<K>) => void } = {
       s.broke("G4.overlap", `attempt ${e.attempt} of ${e.id} settles, though replaced`, a, later);
     }
     if (e.verdict === "ack") m.ackedAt = Math.min(m.ackedAt, e.t);
-    if (e.verdict === "ack" || (ends && a.pass === m.redriven)) {
+    if (ends && a.pass === m.redriven) {
       finish(s, m, e.verdict === "ack" ? "acked" : "dead", askedAt, "client");
-    }
+    } else if (e.verdict === "ack") s.broke("G2.end-once", `${e.id} was dead and is acked`, a);
   },
   leaseEnded(s, e) {
     const m = messageOf(s, e.id);
@@ -284,30 +188,28 @@ const handlers: { readonly [K in Kind]: (s: State, event: Of<K>) => void } = {
   },
   snapshot(s, e) {
     const flow = at(s.flows, e.flow, Flow);
-    const { ended, previous } = flow;
     const most = Math.max(flow.messages, flow.backed + flow.possible);
-    const atOnce = e.askedAt === undefined || e.quiescent === true;
-    const unbalanced = (text: string): void => s.broke("G2.balance", `${e.flow}: ${text}`);
-    if (e.accepted !== e.acked + e.dead + e.discarded + e.pending) unbalanced("the sum is wrong");
-    if (e.accepted > most) unbalanced(`${e.accepted} accepted, at most ${most} were sent`);
-    if (atOnce && e.accepted < flow.messages) {
-      unbalanced(`${e.accepted} accepted, ${flow.messages} were seen`);
-    }
-    if (atOnce && e.acked < ended.acked) unbalanced(`${e.acked} acked, ${ended.acked} were seen`);
-    if (e.quiescent === true) {
-      const { acked, dead, discarded } = ended;
-      if (e.acked > acked + flow.maybeAcked) unbalanced(`${e.acked} acked, at most ${acked} were`);
-      if (e.dead !== dead) unbalanced(`${e.dead} dead, ${dead} were seen`);
-      if (e.discarded !== discarded) unbalanced(`${e.discarded} discarded, ${discarded} were seen`);
-    }
-    const bound = (law: Law, name: string, value = 0, limit = Infinity, before = 0): void => {
+    const atRest = e.quiescent === true;
+    const atOnce = atRest || e.askedAt === undefined; // Nothing happened while it was taken.
+    const { acked, dead, discarded } = flow.ended;
+    const sum = e.acked + e.dead + e.discarded + e.pending;
+    const balance = (name: string, value: number, least: number, most: number): void => {
+      if (value >= least && value <= most) return;
+      s.broke("G2.balance", `${e.flow}: ${value} ${name}, seen are ${least} to ${most}`);
+    };
+    balance("accepted by the sum", e.accepted, sum, sum);
+    balance("accepted", e.accepted, atOnce ? flow.messages : 0, most);
+    balance("acked", e.acked, atOnce ? acked : 0, atRest ? acked + flow.maybeAcked : Infinity);
+    balance("dead", e.dead, atRest ? dead : 0, atRest ? dead : Infinity);
+    balance("discarded", e.discarded, atRest ? discarded : 0, atRest ? discarded : Infinity);
+    const bound = (law: Law, name: string, value = 0, limit: number, before = 0): void => {
       const most = Math.max(limit, before); // Above a lowered limit it may only drain.
       if (value > most) s.broke(law, `${e.flow}: ${name} ${value} above ${most}`);
     };
-    bound("G3.stored", "pending", e.pending, e.limitMessages, previous?.pending);
-    bound("G3.stored", "bytes", e.bytes, e.limitBytes, previous?.bytes);
-    const window = e.window && Math.max(e.window, e.windowHigh ?? 0);
-    bound("G3.window", "in flight", e.inFlight, window, previous?.inFlight);
+    bound("G3.stored", "pending", e.pending, e.limitMessages, flow.previous?.pending);
+    bound("G3.stored", "bytes", e.bytes, e.limitBytes, flow.previous?.bytes);
+    const window = Math.max(e.window ?? Infinity, e.windowHigh ?? 0);
+    bound("G3.window", "in flight", e.inFlight, window, flow.previous?.inFlight);
     flow.previous = e;
   },
   grant(s, e) {
@@ -324,10 +226,10 @@ const handlers: { readonly [K in Kind]: (s: State, event: Of<K>) => void } = {
   spend(s, e) {
     const credit = at(at(s.credits, e.receiver, Map<string, Credit>), e.sender, Credit);
     const limit = credit.limits.get(e.epoch)?.limit ?? 0;
-    const what = `${e.sender} spends ${e.position} of ${limit} in epoch ${e.epoch} of ${e.receiver}`;
-    if (e.position > limit) s.broke("G3.credit", what);
-    else if ((e.clock ?? e.t) > credit.leaseEndAt) s.broke("G9.lease", `${what} after its lease`);
-    if (e.epoch < credit.spentEpoch) s.broke("G3.credit", `${what}, which is over`);
+    const what = (): string => `${e.sender} spends ${e.position} in epoch ${e.epoch}`;
+    if (e.position > limit) s.broke("G3.credit", `${what()}, granted is ${limit}`);
+    else if ((e.clock ?? e.t) > credit.leaseEndAt) s.broke("G9.lease", `${what()} after its lease`);
+    if (e.epoch < credit.spentEpoch) s.broke("G3.credit", `${what()}, which is over`);
     credit.spentEpoch = Math.max(credit.spentEpoch, e.epoch);
   },
   claimed(s, e) {
@@ -384,20 +286,19 @@ function store(s: State, op: Op, id: string, how: "accepted" | "duplicate" | "se
   op.open = false;
   if (entry === undefined) return;
   const windowMs = op.flow.config?.dedupWindowMs ?? Infinity;
-  let known = false;
-  for (const other of entry.stored) {
-    if (other === op || s.t - other.storedSince >= windowMs) continue;
-    const same = other.id === id;
-    known ||= same;
-    if (!same && other.send.key !== op.send.key && partitionName(other.id!) !== partitionName(id)) {
-      continue; // Deduplication is per partition, and these two were not bound for one.
-    }
-    if (!same) s.broke("G5.dedup", `one idempotency key, ${other.id} and ${id}`, other, op);
+  const { stored } = entry;
+  while (stored.length > 0 && s.t - stored[0]!.storedSince >= windowMs) stored.shift();
+  for (const other of stored) {
+    // Deduplication is per partition: sends of two keys to two partitions do not meet.
+    const meet = other.send.key === op.send.key || partitionName(other.id!) === partitionName(id);
+    if (!meet || other === op || s.t - other.storedSince >= windowMs) continue;
+    if (other.id !== id)
+      s.broke("G5.dedup", `one idempotency key: ${other.id} and ${id}`, other, op);
     else if (other.send.content !== content) {
       s.broke("G5.dedup", `${id} answers for other content`, other, op);
     }
   }
-  if (!known) entry.stored.push(op);
+  if (stored.every((other) => other.id !== id)) stored.push(op);
 }
 
 function refused(s: State, op: Op, e: Of<"sendResult">): void {
@@ -469,11 +370,7 @@ function verdict(s: State): Verdict {
     const excess = flow.messages - flow.backed - flow.possible;
     if (excess <= 0) continue;
     const unsent = [...s.messages.values()].filter((m) => m.partition.flow === flow && !m.op);
-    s.broke(
-      "G2.ghost",
-      `${name}: ${excess} messages more than were sent`,
-      ...unsent.slice(-excess),
-    );
+    s.broke("G2.ghost", `${name}: ${excess} more than were sent`, ...unsent.slice(-excess));
   }
   const lastIndex = (v: Violation): number => v.events.at(-1)?.index ?? s.index;
   return {
@@ -495,15 +392,14 @@ function judgeAttempts(s: State, m: Message): void {
     const next = before?.released === "confirmed" ? last : last + 1;
     const least = before?.released === "asked" ? last : next;
     const unseen = a.unseen + between(claims, from, a.index) + between(s.crashes, from, a.index);
-    const what = `attempt ${attempt} of ${m.id}`;
     if (attempt < least || attempt > next + unseen) {
-      s.broke("G5.attempts", `${what} where ${next} was due`, ...(before ? [before] : []), a);
+      s.broke("G5.attempts", `${m.id}: attempt ${attempt}, ${next} was due`, before ?? m, a);
     }
     if (attempt > (flow.config?.attemptsMax ?? Infinity)) {
-      s.broke("G5.attempts", `${what} is above attemptsMax`, a);
+      s.broke("G5.attempts", `${m.id}: attempt ${attempt} is above attemptsMax`, a);
     }
     if (before !== undefined && takenBackAt(s, m.partition, before) > a.t) {
-      s.broke("G5.cause", `${what} before attempt ${last} was given back`, before, a);
+      s.broke("G5.cause", `${m.id}: attempt ${attempt} before ${last} was given back`, before, a);
     }
   }
 }
@@ -512,22 +408,16 @@ function judgeEnd(s: State, m: Message, end: Mark): void {
   const { waiting, op } = m;
   if (m.end === undefined) {
     if (waiting === undefined) s.broke("G1.lost", `${m.id} neither ended nor waits`, m, end);
-    else if (waiting.reason.trim() === "")
-      s.broke("G11.stuck", `${m.id} waits for no reason`, m, end);
+    else if (waiting.reason.trim() === "") s.broke("G11.stuck", `${m.id} waits, not said why`, m);
     else if ((waiting.nextEventAt ?? Infinity) + overdueMs < waiting.t) {
       s.broke("G11.stuck", `${m.id} waits for ${waiting.nextEventAt}, which is past`, m, end);
     }
   }
-  const from = Math.max(
-    s.faultsEndAt,
-    m.t,
-    op?.answeredAt ?? 0,
-    op?.send.dueAt ?? 0,
-    m.redriven?.t ?? 0,
-  );
-  const dueAt = from + (m.partition.flow.config?.settleBoundMs ?? Infinity);
-  if ((m.end ?? end).t > dueAt)
-    s.broke("G11.stuck", `${m.id} lives on after ${dueAt}`, m, m.end ?? end);
+  const readyAt = Math.max(m.t, op?.answeredAt ?? 0, op?.send.dueAt ?? 0, m.redriven?.t ?? 0);
+  const boundMs = m.partition.flow.config?.settleBoundMs ?? Infinity;
+  const until = m.end ?? end;
+  if (until.t <= Math.max(s.faultsEndAt, readyAt) + boundMs) return;
+  s.broke("G11.stuck", `${m.id} lives on after its settle bound`, m, until);
 }
 
 /** Messages of one key and partition: none is begun before those accepted earlier ended. */
@@ -562,39 +452,6 @@ function takenBackAt(s: State, partition: Partition, a: Attempt): number {
   return Math.min(a.backAt, crashAt, partition.claims[next]?.t ?? Infinity);
 }
 
-/** The place in a list, ascending by index, of the first mark after an index. */
-function after(marks: readonly Mark[], index: number): number {
-  let [low, high] = [0, marks.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (marks[middle]!.index > index) high = middle;
-    else low = middle + 1;
-  }
-  return low;
-}
-function between(marks: readonly Mark[], from: number, to: number): number {
-  return after(marks, to) - after(marks, from);
-}
-
-function attemptOf(newest: Attempt | undefined, e: Of<"settled">): Attempt | undefined {
-  let a = newest;
-  while (a && (a.event.attempt !== e.attempt || a.event.consumer !== e.consumer)) a = a.before;
-  return a;
-}
-function isAfter(a: Attempt, b: Attempt): boolean {
-  return (
-    a.event.attempt > b.event.attempt || (a.event.attempt === b.event.attempt && a.index > b.index)
-  );
-}
-/** The value of a key, made where there is none. */
-function at<K, V>(map: Map<K, V>, key: K, Make: new () => V): V {
-  let value = map.get(key);
-  if (value === undefined) map.set(key, (value = new Make()));
-  return value;
-}
-function partitionName(id: string): string {
-  return id.slice(0, id.lastIndexOf("/"));
-}
 function partitionOf(s: State, name: string): Partition {
   let partition = s.partitions.get(name);
   if (partition === undefined) {
@@ -613,34 +470,30 @@ function messageOf(s: State, id: string): Message {
   }
   return m;
 }
+
 async function main(args: readonly string[]): Promise<number> {
   const s = new State();
+  const file = args.find((arg) => arg !== "--json");
+  const input = file === undefined ? process.stdin : createReadStream(file);
   try {
-    const file = args.find((arg) => arg !== "--json");
-    const input = file === undefined ? process.stdin : createReadStream(file);
-    let rest = "";
-    for await (const chunk of input.setEncoding("utf8")) {
-      const lines = (rest + chunk).split("\n");
-      rest = lines.pop()!;
-      for (const line of lines) add(s, read(line));
+    for await (const events of readAll(input.setEncoding("utf8"))) {
+      for (const event of events) add(s, event);
     }
-    if (rest !== "") add(s, read(rest));
   } catch (error) {
-    process.stderr.write(`check-history: line ${s.index + 2}: ${String(error)}\n`);
+    process.stderr.write(`check-history: ${String(error)}\n`);
     return 2;
   }
   const result = verdict(s);
-  const { ok, violations, violationCount, counts } = result;
-  const shown = violations.map(({ code, text, events }) => {
+  const { events, sends, unknown, messages } = result.counts;
+  const shown = result.violations.map(({ code, text, events }) => {
     return `${code}: ${text} [${events.map(({ index, t }) => `line ${index + 1} t=${t}`).join(", ")}]`;
   });
-  const { events, sends, unknown, messages } = counts;
   shown.push(
-    `${ok ? "clean" : "broken"}: ${violationCount} violations; ${events} events, ` +
+    `${result.ok ? "clean" : "broken"}: ${result.violationCount} violations; ${events} events, ` +
       `${sends} sends (${unknown} unknown), ${messages} messages`,
   );
   process.stdout.write(`${args.includes("--json") ? JSON.stringify(result) : shown.join("\n")}\n`);
-  return ok ? 0 : 1;
+  return result.ok ? 0 : 1;
 }
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -23,6 +23,17 @@ const shapes = {
   waiting: `id:id reason:text nextEventAt:number|null`,
   end: ``,
 } as const;
+const words = (text: string): ReadonlySet<string> => new Set(text.split(" "));
+/** Refusals that may pass with time, and so tell `retryAfterMs`; and those that do not. */
+export const refusals: Readonly<Record<"later" | "never", ReadonlySet<string>>> = {
+  later: words(
+    `no_credit buffer_full class_closed rate_limited deadline_infeasible intake_closed store_full timed_out bound_reached store_unavailable`,
+  ),
+  never: words(
+    `deadline_passed message_too_large message_invalid message_unencodable idempotency_conflict contract_invalid option_invalid not_found delivery_settled aborted closed fenced store_failed store_unsafe store_corrupt store_locked store_newer revision_conflict invariant_broken`,
+  ),
+};
+
 export type Kind = keyof typeof shapes;
 type Values = { text: string; id: string; number: number; flag: boolean; null: null };
 type Value<T> = T extends `${infer One}|${infer Rest}`
@@ -54,14 +65,20 @@ const fields = Object.entries(shapes).map(([kind, shape]) => {
 const fieldsOf = new Map<unknown, (typeof fields)[number][1]>(fields);
 
 /** @throws {Error} The line is not an event: which field, what was found, what is allowed. */
-export function read(line: string): HistoryEvent {
-  const event = JSON.parse(line) as Record<string, unknown> | null;
+function read(line: string, number: number): HistoryEvent {
+  const where = `line ${number}: `;
+  let event: Record<string, unknown> | null;
+  try {
+    event = JSON.parse(line) as typeof event;
+  } catch (cause) {
+    throw new Error(`${where}not JSON`, { cause });
+  }
   const known = fieldsOf.get(event?.["kind"]);
-  if (event === null || known === undefined) throw new Error("no event of a known kind");
+  if (event === null || known === undefined) throw new Error(`${where}no event of a known kind`);
   for (const { name, optional, types } of known) {
     const value = event[name];
     if ((value === undefined && optional) || types.some((type) => fits(value, type))) continue;
-    throw new Error(`${name}: ${JSON.stringify(value)} is not ${types.join(" or ")}`);
+    throw new Error(`${where}${name}: ${JSON.stringify(value)} is not ${types.join(" or ")}`);
   }
   return event as HistoryEvent;
 }
@@ -70,4 +87,15 @@ function fits(value: unknown, type: string): boolean {
   if (type === "text") return typeof value === "string";
   if (type === "id") return typeof value === "string" && /^[^/]+\/\d+\/\d+$/.test(value);
   return type === "flag" ? typeof value === "boolean" : String(value) === type;
+}
+
+/** The events of a stream of JSON lines, as they come. @throws {Error} A line is not an event. */
+export async function* readAll(chunks: AsyncIterable<string>): AsyncGenerator<HistoryEvent[]> {
+  let [rest, number] = ["", 0];
+  for await (const chunk of chunks) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop()!;
+    yield lines.map((line) => read(line, ++number));
+  }
+  if (rest !== "") yield [read(rest, ++number)];
 }

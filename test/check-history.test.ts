@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { checkHistory, laws, refusals } from "../scripts/check-history.ts";
+import { checkHistory, laws } from "../scripts/check-history.ts";
 import type { HistoryEvent, Law, Verdict } from "../scripts/check-history.ts";
+import { refusals } from "../scripts/history-events.ts";
 import { catalogue } from "../src/base/index.ts";
 
 type Of<K extends HistoryEvent["kind"]> = Extract<HistoryEvent, { kind: K }>;
@@ -200,6 +201,8 @@ const bad: Readonly<Record<Law, Histories>> = {
     "a discarded message is delivered": (h) => h.accept(1).terminal(1, "discarded").deliver(1),
     "an acked message becomes a dead letter": (h) => h.accept(1).handle(1).terminal(1, "dead"),
     "an acked message is redriven": (h) => h.accept(1).handle(1).redriven(1),
+    "an attempt from before the redrive is acked": (h) =>
+      h.accept(1).deliver(1).leaseEnded(1).terminal(1, "dead").redriven(1).ack(1).handle(1),
     "an ack counts twice": (h) => h.accept(1).handle(1).ack(1),
     "an ended message still waits": (h) => h.accept(1).handle(1).waiting(1),
     "a dead letter is purged twice": (h) =>
@@ -567,6 +570,8 @@ const odd: Histories = {
       .snapshot({ inFlight: 5, window: 4 }),
   "the window rose and fell between two snapshots": (h) =>
     h.snapshot({ inFlight: 2, window: 4 }).snapshot({ inFlight: 9, window: 4, windowHigh: 10 }),
+  "the window closed while messages were in flight": (h) =>
+    h.snapshot({ inFlight: 2, window: 0, windowHigh: 4 }),
   "a backlog above a lowered limit drains": (h) =>
     h
       .accept(1)
@@ -742,10 +747,12 @@ test("G12 the refusals that it knows are the catalogue's, less the unknown outco
 });
 
 test("R3 the checker imports nothing of what it judges", () => {
-  for (const file of ["check-history.ts", "history-events.ts"]) {
+  for (const file of ["check-history.ts", "history-events.ts", "history-records.ts"]) {
     const source = readFileSync(join(import.meta.dirname, "../scripts", file), "utf8");
     const imported = [...source.matchAll(/\bfrom "([^"]+)"/g)].map(([, name]) => name);
-    expect(imported.filter((name) => !/^node:|^\.\/history-events\.ts$/.test(name!))).toEqual([]);
+    expect(
+      imported.filter((name) => !/^node:|^\.\/history-(events|records)\.ts$/.test(name!)),
+    ).toEqual([]);
   }
 });
 
@@ -835,7 +842,7 @@ test("the command prints a line per violation or JSON and exits 1 for a broken h
 });
 
 test.each([
-  ["no JSON", "{", "line 1"],
+  ["no JSON", "{", "line 1: not JSON"],
   ["an unknown kind", '{"kind":"other","t":1}', "no event of a known kind"],
   ["no object", "null", "no event of a known kind"],
   ["a field left out", '{"kind":"crash","t":1}', "node: undefined is not text"],
