@@ -215,7 +215,8 @@ export function issue(
   force = false,
 ): readonly IssuedGrant[] {
   i.out.length = 0;
-  const grown = room.messages > i.roomMessages || room.bytes > i.roomBytes;
+  const limits = room.bytes !== Infinity && i.roomBytes === Infinity;
+  const grown = room.messages > i.roomMessages || room.bytes > i.roomBytes || limits;
   i.roomMessages = room.messages;
   i.roomBytes = room.bytes;
   if (!i.changed && !grown && !force && nowMs < i.dueMs) return i.out;

@@ -26,9 +26,11 @@ export interface Spender {
   /** Latest grant heard in this epoch, and when. */
   grantId: number;
   grantedMs: number;
-  /** When the last heartbeat went, and how long to wait for an answer before the next one. */
+  /** When the last heartbeat went. */
   heartbeatMs: number;
-  gapMs: number;
+  /** When one last asked for credit, and how many did in a row without getting any. */
+  askedMs: number;
+  asks: number;
   /** Grants that answer a heartbeat of this time or older belong to an earlier connection. */
   voidMs: number;
   /** Size of the message that could not be sent when last asked; 0 once something was sent. */
@@ -75,7 +77,8 @@ export function init(options: SpenderOptions = {}): Spender {
     grantId: -1,
     grantedMs: 0,
     heartbeatMs: -Infinity,
-    gapMs: gapMinMs,
+    askedMs: -Infinity,
+    asks: 0,
     voidMs: -Infinity,
     headBytes: 0,
   };
@@ -95,7 +98,8 @@ export function reset(s: Spender): void {
   s.leaseEndMs = -Infinity;
   s.grantId = -1;
   s.heartbeatMs = -Infinity;
-  s.gapMs = gapMinMs;
+  s.askedMs = -Infinity;
+  s.asks = 0;
   s.headBytes = 0;
 }
 
@@ -124,7 +128,7 @@ export function granted(s: Spender, nowMs: number, grant: Grant): boolean {
   }
   if (nowMs >= s.leaseEndMs || s.limit === s.position) return false;
   const more = s.limit - s.position > messages || s.limitBytes - s.positionBytes > bytes;
-  if (more) s.gapMs = gapMinMs;
+  if (more) s.asks = 0;
   return more;
 }
 
@@ -175,15 +179,17 @@ export function leaseEndMs(s: Spender): number {
 
 /**
  * When the next heartbeat should go: at a quarter of the lease, or at once when work waits without
- * credit. While no credit comes the gap doubles from 20 ms up to a quarter of the lease: a lost
- * heartbeat is soon repeated, and a long wait is no flood.
+ * credit, but then 20 ms after the last that asked for credit at the earliest. While none comes the
+ * gap doubles up to a quarter of the lease: a lost heartbeat is soon repeated, a long wait is no flood.
  *
  * @param wanting Whether a message waits.
  * @returns A time on the own clock, `nowMs` if it is due.
  */
 export function heartbeatDue(s: Spender, nowMs: number, wanting: boolean): number {
-  const gap = wanting && blocked(s, nowMs) ? s.gapMs : s.leaseMs / 4;
-  return Math.max(nowMs, s.heartbeatMs + gap);
+  const restMs = s.leaseMs / 4;
+  if (!wanting || !blocked(s, nowMs)) return Math.max(nowMs, s.heartbeatMs + restMs);
+  const gapMs = Math.min(restMs, gapMinMs * 2 ** Math.max(0, s.asks - 1));
+  return Math.max(nowMs, s.askedMs + gapMs);
 }
 
 /**
@@ -191,7 +197,10 @@ export function heartbeatDue(s: Spender, nowMs: number, wanting: boolean): numbe
  * @param wantBytes Their bytes together: without it only the toe-hold of bytes is granted.
  */
 export function heartbeat(s: Spender, nowMs: number, want: number, wantBytes: number): Beat {
-  s.gapMs = want > 0 && blocked(s, nowMs) ? Math.min(2 * s.gapMs, s.leaseMs / 4) : gapMinMs;
+  if (want > 0 && blocked(s, nowMs)) {
+    s.asks++;
+    s.askedMs = nowMs;
+  } else s.asks = 0;
   s.heartbeatMs = nowMs;
   return {
     heartbeatMs: nowMs,
