@@ -15,7 +15,7 @@ export const FULL = 0;
 export const HI = 1;
 export const LO = 2;
 export const IN_DIP = 3;
-/** A call is hung, or an outlier, at this many mean latencies. */
+/** A call is hung, or given up by its cohort, at this many mean latencies. */
 export const OUTLIER = 20;
 /** Calls not back this long after the last of their cohort began are given up: no dip waits for one. */
 const STRAGGLER_MIN_MS = 1_000;
@@ -64,8 +64,15 @@ export function count(w: Window, latencyMs: number, outcome: Outcome): void {
   assert(w.back < w.sent, "W4 a call counts once");
   w.back++;
   if (outcome === "released") return;
-  const most = w.latency.count === 0 ? latencyMs : OUTLIER * w.latency.mean;
-  add(w.phase === "hi" ? w.hi : w.lo, Math.min(latencyMs, most), outcome === "ok");
+  add(w.phase === "hi" ? w.hi : w.lo, latencyMs, outcome === "ok");
+}
+
+/**
+ * A call that does not come back counts as a failure of 20 mean latencies: at its true age, one would
+ * outweigh thousands of others and keep the verdict unsure for as long.
+ */
+export function giveUp(w: Window): void {
+  count(w, OUTLIER * w.latency.mean, "failed");
 }
 
 /** When the calls of the cohort that are not back by then are given up; Infinity: not yet known. */
@@ -76,7 +83,7 @@ export function stragglesAtMs(w: Window): number {
 
 /** Ends the cohort, and maybe the comparison. Calls that are still out count as failures (W4). */
 export function complete(w: Window, nowMs: number): void {
-  while (w.back < w.sent) count(w, OUTLIER * w.latency.mean, "failed");
+  while (w.back < w.sent) giveUp(w);
   if (w.phase === "hi") {
     if (w.order === "pair") return enter(w, "lo", nowMs);
     if (w.order === "dip_first") w.order = "pair";

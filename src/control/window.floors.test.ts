@@ -384,16 +384,16 @@ function worstPerS({ bins }: Run, rampS: number): number {
 }
 
 test.each(scenarios)("$name: the window reaches $floor % of the best fixed one", (scenario) => {
+  // A fixed window has little luck in it: two seeds tell what it gives.
+  const fixed = [1, 2].map((seed) => run(scenario, seed, { fixed: scenario.best }).good);
+  const best = (fixed[0]! + fixed[1]!) / 2;
   let good = 0;
-  let best = 0;
   for (const seed of seeds) {
     const ours = run(scenario, seed, {});
-    const fixed = run(scenario, 1 + (seed % 2), { fixed: scenario.best });
-    good += ours.good;
-    best += fixed.good;
+    good += ours.good / seeds.length;
     expect(ours.peak).toBeLessThanOrEqual(scenario.most ?? Infinity);
     const steady = scenario.changes === undefined && scenario.arrivals === undefined;
-    const halfPerS = steady ? fixed.good / scenario.seconds / 2 : 0;
+    const halfPerS = steady ? best / scenario.seconds / 2 : 0;
     expect(worstPerS(ours, scenario.rampS ?? 10)).toBeGreaterThanOrEqual(halfPerS);
   }
   expect((100 * good) / best).toBeGreaterThan(scenario.floor);

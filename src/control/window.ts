@@ -24,6 +24,7 @@ import {
   counts,
   enter,
   FULL,
+  giveUp,
   HI,
   IN_DIP,
   LO,
@@ -188,10 +189,9 @@ export function hungAfterMs(w: Window): number {
  * @returns The tag to settle the call with when it does end: 0, or the same one if it is not hung.
  */
 export function hung(w: Window, nowMs: number, startedAtMs: number, tag: Tag): Tag {
-  const ageMs = nowMs - startedAtMs;
-  if (ageMs < hungAfterMs(w)) return tag;
+  if (nowMs - startedAtMs < hungAfterMs(w)) return tag;
   if (!counts(w, tag)) return 0;
-  count(w, ageMs, "failed");
+  giveUp(w);
   if (w.phase === "lo") w.toSend = w.sent; // W3: with every place taken by such calls, none starts.
   if (w.back === w.toSend) complete(w, nowMs);
   return 0;
@@ -244,5 +244,6 @@ export function check(w: Window): void {
   const full = w.limit === w.hiAt || (w.limit === 1 && w.size < 1.5);
   assert(w.phase === "lo" ? w.limit === w.loAt : full, "W3 the limit is low in a dip only");
   assert(w.back <= w.sent && w.sent <= w.toSend, "W4 back <= sent <= toSend");
-  assert(Number.isFinite(w.latency.mean + w.latency.square), "W5 latencies are finite");
+  const learnt = w.latency.mean + w.latency.square + w.logLatency.mean + w.logLatency.square;
+  assert(Number.isFinite(learnt), "W5 latencies are finite");
 }
