@@ -347,7 +347,7 @@ function finish(s: State, m: Message, end: End, at: number, by: "client" | "obse
     s.broke("G2.end-once", `${m.id} is ${m.endKind}, and again ${end}`, m.end);
   }
   m.told[by] = true;
-  if (m.redriven === undefined) m.firstEndAt = Math.min(m.firstEndAt, at);
+  m.firstEndAt = Math.min(m.firstEndAt, at);
 }
 
 function verdict(s: State): Verdict {

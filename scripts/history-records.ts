@@ -67,7 +67,7 @@ export class Message extends Seen {
   readonly told = { client: false, observer: false };
   maybeAckedAt = Infinity;
   ackedAt = Infinity;
-  firstEndAt = Infinity; // Of the first pass, at the earliest.
+  firstEndAt = Infinity; // At the earliest; a redrive does not change it.
   firstDelivery: Attempt | undefined;
   waiting: Of<"waiting"> | undefined;
   constructor(now: Mark, id: string, seq: number, partition: Partition) {

@@ -283,6 +283,8 @@ const bad: Readonly<Record<Law, Histories>> = {
         .accept(2, { ...k, class: "critical" })
         .handle(2)
         .handle(1),
+    "a delivery that came late is confirmed before its turn": (h) =>
+      h.accept(1, k).accept(2, k).leaseEnded(2).deliver(2).ack(2).handle(1),
     "an unanswered ack did not happen, and the next was handled meanwhile": (h) =>
       h
         .accept(1, k)
@@ -338,6 +340,12 @@ const bad: Readonly<Record<Law, Histories>> = {
         .result("b", "accepted", { id: id(2) })
         .handle(1)
         .handle(2),
+    "a repeat is accepted under the first one's id, not called a duplicate": (h) =>
+      h
+        .accept(1, idem)
+        .send("b", idem)
+        .result("b", "accepted", { id: id(1) })
+        .handle(1),
     "a duplicate gets another id": (h) =>
       h
         .accept(1, idem)
@@ -371,6 +379,8 @@ const bad: Readonly<Record<Law, Histories>> = {
     "an attempt is left out": (h) => h.accept(1).deliver(1).settle(1, "nack").handle(1, 3),
     "more attempts than allowed": (h) =>
       h.config({ attemptsMax: 1 }).accept(1).deliver(1).settle(1, "nack").handle(1, 2),
+    "an attempt lost before a redrive counts after it": (h) =>
+      h.accept(1).leaseEnded(1).terminal(1, "dead").redriven(1).handle(1, 2),
     "attempts go on counting after a redrive": (h) =>
       h.accept(1).deliver(1).settle(1, "term").redriven(1).handle(1, 2),
   },
@@ -644,6 +654,24 @@ const odd: Histories = {
     h.accept(1).deliver(1).leaseEnded(1).ack(1),
   "attempts that a takeover interrupted unseen count": (h) =>
     h.claimed(1).accept(1).claimed(2).claimed(3).handle(1, 3),
+  "an attempt lost in a crash counts, where no claims are told": (h) =>
+    h.accept(1).crash("n").handle(1, 2),
+  "the next of a key begins in the millisecond in which the last was settled": (h) =>
+    h.accept(1, k).accept(2, k).deliver(1).ack(1).deliver(2, 1, { t: h.t }).ack(2),
+  "a settle is asked for in the millisecond of a claim": (h) =>
+    h.claimed(1).accept(1).deliver(1).claimed(2).ack(1, 1, { askedAt: h.t }),
+  "a duplicate's window began with the unknown send that it repeats": (h) =>
+    h
+      .config({ dedupWindowMs: 100 })
+      .at(1000)
+      .unknown("a", idem)
+      .at(1090)
+      .send("b", idem)
+      .result("b", "duplicate", { id: id(1) })
+      .at(1102)
+      .accept(2, idem)
+      .handle(1)
+      .handle(2),
   "an idempotency key is free again after its window": (h) =>
     h
       .config({ dedupWindowMs: 100 })
@@ -688,7 +716,8 @@ const odd: Histories = {
       .waiting(1, { reason: "delayed", nextEventAt: 90_000 }),
   "a paused partition's message waits for its operator": (h) =>
     h.accept(1).waiting(1, { reason: "paused", nextEventAt: null }),
-  "a fifth of the sends are unknown": (h) => h.unknown("a").unknown("b"),
+  "a fifth of the sends are unknown": (h) =>
+    h.unknown("a").unknown("b").unknown("c").accept(1).accept(2).handle(1).handle(2),
 };
 
 const badOnes = laws.flatMap((law) =>
