@@ -110,11 +110,9 @@ export const deduplication: readonly Case[] = [
   {
     name: "E8 ids that differ in one bit are two ids, zero bytes included",
     run: async (bench) => {
-      const ids = Array.from({ length: 16 }, (_, i) => {
-        const id = new Uint8Array(16);
-        id[i] = 1;
-        return id;
-      });
+      const ids = [0x01, 0x80, 0xfe, 0xff].flatMap((byte) =>
+        Array.from({ length: 16 }, (_, i) => new Uint8Array(16).fill(byte, i, i + 1)),
+      );
       const appends = [new Uint8Array(16), ...ids].map((id) =>
         mail({
           idempotency: { id, content: new Uint8Array(8), untilMs: bench.nowMs + windowMs },

@@ -91,6 +91,32 @@ export const reading: readonly Case[] = [
     },
   },
   {
+    name: "E12 a long lane with holes, some of them filled again, reads whole in pages of any size",
+    run: async (bench) => {
+      const count = 2600;
+      for (let i = 0; i < count; i += 650) await bench.append(...mails(650, { keyHash: 5 }));
+      const holes = Array.from({ length: count / 2 }, (_, i) => 2 * i + 1);
+      await bench.change(...holes.map((seq) => ({ seq, kind: "dead", reason: "r" }) as const));
+      const filled = holes.filter((_, i) => i % 3 > 0).toReversed();
+      await bench.change(...filled.map((seq) => ({ seq, kind: "redrive" }) as const));
+      const refilled = new Set(filled);
+      const expected = Array.from({ length: count }, (_, i) => i + 1).filter(
+        (seq) => seq % 2 === 0 || refilled.has(seq),
+      );
+      for (const limit of [300, 1000, 1001, 5000]) {
+        deepStrictEqual(seqsOf(await bench.lane("normal", limit)), expected);
+      }
+      const ofKey = await bench.engine.readKey(bench.ref, 5, 0, 5000);
+      deepStrictEqual(seqsOf(ofKey), expected);
+      deepStrictEqual(
+        (await bench.engine.payloads(bench.ref, expected)).map((message) => message?.seq),
+        expected,
+      );
+      const dead = await bench.engine.list(bench.ref, "dead", 0, 5000);
+      strictEqual(dead.length, count - expected.length);
+    },
+  },
+  {
     name: "E12 a scan by group shows that group only, null the messages without one",
     run: async (bench) => {
       const groups = ["a", undefined, "b", "a", undefined, "ab", ""];

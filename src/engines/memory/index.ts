@@ -192,9 +192,9 @@ class MemoryEngine implements Engine {
     }
   }
 
-  /** E20: what is stored counts, what waits on the discarded shelf does not. */
+  /** E20: what is stored counts, what waits on the discarded shelf does not. Settles never grow it. */
   #checkRoom(plans: readonly Plan[]): void {
-    if (this.#fullAtBytes === Infinity || !plans.some((plan) => plan.stores)) return;
+    if (this.#fullAtBytes === Infinity) return;
     let bytes = 0;
     for (const partition of this.#partitions.values()) bytes += partition.heldBytes;
     for (const plan of plans) bytes += plan.grows;

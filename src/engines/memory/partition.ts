@@ -104,8 +104,9 @@ export class Partition {
     }
     const appended = this.#number(write);
     const stored = write.appends.filter((_, i) => appended[i]!.kind === "stored");
-    if (stored.length === 0)
+    if (stored.length === 0) {
       return { write, appended, repeats: undefined, stores: false, grows: 0 };
+    }
     const { limits } = write;
     const added = stored.reduce((sum, append) => sum + appendBytes(append), 0);
     const after = this.#weigh(write.changes);
@@ -260,12 +261,12 @@ export class Partition {
     if (letter === undefined || (change.kind !== "redrive" && change.kind !== "discard")) return;
     this.#shelves.dead.remove(change.seq);
     this.#deadBytes -= letter.bytes;
-    if (change.kind === "discard") this.#discard(letter, change.reason, nowMs);
-    else
-      this.#pending.add({
-        ...newRow(letter.append, letter.seq, letter.acceptedAtMs),
-        dueAtMs: undefined,
-      });
+    if (change.kind === "discard") {
+      this.#discard(letter, change.reason, nowMs);
+      return;
+    }
+    const { append, seq, acceptedAtMs } = letter;
+    this.#pending.add({ ...newRow(append, seq, acceptedAtMs), dueAtMs: undefined });
   }
 
   #discard(row: Row, reason: string, nowMs: number): void {
