@@ -1,0 +1,574 @@
+/** One flow of an open instance: sends, consumers, state and controls. */
+import { EventEmitter } from "node:events";
+import { parseMs, SpillwayError } from "./base/index.ts";
+import type { Clock, ErrorCode, Span } from "./base/index.ts";
+import type { Delivery } from "./consumer/index.ts";
+import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
+import type { EngineProfile, ShelfEntry } from "./engines/index.ts";
+import { changePolicy, formatId, parseId } from "./flow/index.ts";
+import type { Contract, PolicyPatch, Validator } from "./flow/index.ts";
+import { draftOf, encode } from "./producer/index.ts";
+import type { MessageOptions, ProducerDriver, Refused, Route, Sent } from "./producer/index.ts";
+import type { Draft } from "./protocol/index.ts";
+import type { QueueDriver, QueueFact, QueueView, Reason, Writes } from "./queue/index.ts";
+
+/** What an accepted message gets: it is durable (G1). */
+export interface Receipt {
+  /** "flow/partition/seq". */
+  readonly id: string;
+  /** It had been accepted before, under the same idempotency key; `id` is the first one's. */
+  readonly duplicate: boolean;
+  readonly durability: EngineProfile["durability"];
+}
+
+export interface SendOptions extends MessageOptions {
+  readonly signal?: AbortSignal;
+  /** How long to wait for credit: ms, or text such as "10s"; for ever by default. */
+  readonly timeout?: Span;
+}
+
+/** Why a message is not taken now. */
+export interface Refusal {
+  readonly accepted: false;
+  readonly code: ErrorCode;
+  readonly retryAfterMs?: number;
+}
+
+export type BatchResult = ({ readonly accepted: true } & Receipt) | BatchRefusal;
+
+export interface BatchRefusal extends Refusal {
+  readonly error: SpillwayError;
+}
+
+export interface DeadLetter {
+  readonly id: string;
+  readonly reason: string;
+  readonly attempts: number;
+  readonly key?: string;
+  readonly group?: string;
+  readonly error?: string;
+  readonly shelvedAt: Date;
+  readonly payload: Uint8Array;
+}
+
+/** Events of a flow; `accepted`, `acked` and `released` are told only while somebody listens. */
+export interface FlowEvents {
+  /** Sends wait for credit, and why. */
+  blocked: [{ readonly code: ErrorCode; readonly retryAfterMs?: number }];
+  resumed: [];
+  accepted: [{ readonly id: string }];
+  acked: [{ readonly id: string; readonly attempt: number }];
+  retrying: [
+    { readonly id: string; readonly attempt: number; readonly dueAt: Date; readonly error: string },
+  ];
+  released: [{ readonly id: string }];
+  dead: [{ readonly id: string; readonly attempt: number; readonly reason: string }];
+  discarded: [{ readonly id: string; readonly reason: string }];
+  redriven: [{ readonly id: string }];
+  leaseEnded: [{ readonly id: string; readonly attempt: number }];
+  suspected: [{ readonly id: string; readonly crashes: number }];
+  /** A partition cannot go on; the code says why. */
+  stopped: [{ readonly partition: number; readonly code: string }];
+  breaker: [{ readonly from: string; readonly to: string }];
+  error: [SpillwayError];
+}
+
+export interface FlowState extends QueueView {
+  readonly producer: {
+    readonly credits: number;
+    readonly waiting: number;
+    readonly blocked: boolean;
+  };
+  readonly target: TargetView;
+}
+
+export interface FlowParts {
+  readonly contract: Contract;
+  readonly clock: Clock;
+  readonly durability: EngineProfile["durability"];
+  readonly queue: QueueDriver;
+  readonly producer: ProducerDriver;
+  readonly target: TargetDriver;
+  readonly writes: Writes;
+  readonly validate: Validator<unknown> | undefined;
+  readonly opened: Promise<void>;
+  readonly saveControls: (controls: Controls) => Promise<void>;
+  readonly controls: Controls;
+}
+
+/** What an operator has set, kept over restarts. */
+export interface Controls {
+  readonly paused: boolean;
+  readonly pausedPartitions: readonly number[];
+  readonly intakeClosed: boolean;
+}
+
+/** Sends of one batch that are on their way at once. */
+const batchWindow = 4096;
+const routine: ReadonlySet<string> = new Set(["accepted", "acked", "released"]);
+
+export class Flow<T = unknown> {
+  readonly name: string;
+  readonly #parts: FlowParts;
+  readonly #events = new EventEmitter<FlowEvents>();
+  #contract: Contract;
+  #controls: Controls;
+
+  constructor(parts: FlowParts) {
+    this.#parts = parts;
+    this.#contract = parts.contract;
+    this.#controls = parts.controls;
+    this.name = parts.contract.name;
+    this.#events.setMaxListeners(0);
+    (this.#events as EventEmitter).on("newListener", (event: string) => {
+      if (routine.has(event)) parts.queue.machine.watchesAll = true;
+    });
+  }
+
+  /** Limits and policies, complete; see `change`. */
+  get contract(): Contract {
+    return this.#contract;
+  }
+
+  /** Resolves when every partition is open: before, sends wait. Rejects if the store cannot be opened. */
+  opened(): Promise<void> {
+    return this.#parts.opened;
+  }
+
+  on<Name extends keyof FlowEvents>(
+    event: Name,
+    listener: (...args: FlowEvents[Name]) => void,
+  ): this {
+    this.#events.on(event, listener as never);
+    return this;
+  }
+
+  once<Name extends keyof FlowEvents>(
+    event: Name,
+    listener: (...args: FlowEvents[Name]) => void,
+  ): this {
+    this.#events.once(event, listener as never);
+    return this;
+  }
+
+  off<Name extends keyof FlowEvents>(
+    event: Name,
+    listener: (...args: FlowEvents[Name]) => void,
+  ): this {
+    this.#events.off(event, listener as never);
+    return this;
+  }
+
+  // Sending.
+
+  /**
+   * Sends one message; waits for credit while there is none. Resolves once it is durable (G1).
+   * @throws {SpillwayError} A refusal (deadline_infeasible, rate_limited, intake_closed, store_full,
+   *   idempotency_conflict, message_too_large, ...), message_invalid, aborted, timed_out, closed, or
+   *   outcome_unknown: with an idempotency key the same send is safe.
+   */
+  async send(value: T, options: SendOptions = {}): Promise<Receipt> {
+    const { draft, route } = await this.#draft(value, options);
+    const timeoutMs = options.timeout === undefined ? undefined : msOf(options.timeout);
+    return this.#receipt(
+      await this.#parts.producer.send(draft, route, { signal: options.signal, timeoutMs }),
+    );
+  }
+
+  /**
+   * Sends one message if there is credit now.
+   * @returns The promise of its receipt, or why it is not taken. A flow with an asynchronous schema
+   *   cannot tell at once: use `send` with a timeout there.
+   */
+  trySend(value: T, options: MessageOptions = {}): Promise<Receipt> | Refusal {
+    const validated = this.#parts.validate?.(value) ?? value;
+    if (validated instanceof Promise) {
+      throw new SpillwayError("option_invalid", {
+        option: "schema",
+        found: "an asynchronous schema",
+        allowed: "a synchronous one with trySend; use send with a timeout",
+      });
+    }
+    const { draft, route } = this.#encode(validated, options);
+    const sent = this.#parts.producer.trySend(draft, route);
+    if (sent instanceof Promise) return sent.then((answer) => this.#receipt(answer));
+    return refusalOf(sent);
+  }
+
+  /**
+   * Sends many messages; a result for each, in order. Waits for credit like `send`.
+   * @param optionsOf Key, group and so on of each message.
+   */
+  async sendBatch(
+    values: readonly T[],
+    optionsOf: (value: T, at: number) => MessageOptions = () => ({}),
+    waiting: { signal?: AbortSignal } = {},
+  ): Promise<BatchResult[]> {
+    const results: BatchResult[] = Array.from({ length: values.length });
+    const give = (at: number, error: unknown): void => {
+      results[at] = batchRefusalOf(error);
+    };
+    for (let from = 0; from < values.length; from += batchWindow) {
+      const items: { draft: Draft; route: Route; at: number }[] = [];
+      for (let at = from; at < Math.min(values.length, from + batchWindow); at++) {
+        try {
+          const value = values[at]!;
+          const validated = this.#parts.validate?.(value) ?? value;
+          const plain = validated instanceof Promise ? await validated : validated;
+          items.push({ ...this.#encode(plain, optionsOf(value, at)), at });
+        } catch (error) {
+          give(at, error);
+        }
+      }
+      await this.#parts.producer.sendMany(items, waiting.signal, (at, answer) => {
+        if (answer instanceof SpillwayError) give(at, answer);
+        else results[at] = { accepted: true, ...this.#receipt(answer) };
+      });
+    }
+    return results;
+  }
+
+  /** Messages written to it are sent; it holds its writer back while there is no credit. */
+  writable(optionsOf: (value: T) => MessageOptions = () => ({})): WritableStream<T> {
+    const sends = new Set<Promise<unknown>>();
+    let failed: unknown;
+    return new WritableStream<T>({
+      write: async (value) => {
+        if (failed !== undefined) throw failed;
+        const sent = this.send(value, optionsOf(value)).catch((error: unknown) => {
+          failed ??= error;
+        });
+        sends.add(sent);
+        void sent.then(() => sends.delete(sent));
+        await this.#parts.producer.ready();
+      },
+      close: async () => {
+        await Promise.all(sends);
+        if (failed !== undefined) throw failed;
+      },
+    });
+  }
+
+  /** Resolves when no send waits for credit. */
+  ready(): Promise<void> {
+    return this.#parts.producer.ready();
+  }
+
+  /** Credit in hand, and how many sends wait for it. */
+  credits(): { readonly messages: number; readonly waiting: number; readonly blocked: boolean } {
+    const { credits, waiting, blocked } = this.#parts.producer.view();
+    return { messages: credits, waiting, blocked };
+  }
+
+  async #draft(value: T, options: MessageOptions): Promise<{ draft: Draft; route: Route }> {
+    const { validate } = this.#parts;
+    return this.#encode(validate === undefined ? value : await validate(value), options);
+  }
+
+  #encode(value: unknown, options: MessageOptions): { draft: Draft; route: Route } {
+    const payload = encode(value, this.#contract.payload);
+    const encoded = draftOf(payload, options, this.#contract.order === "key");
+    const allowed = this.#contract.messageBytesMax;
+    if (encoded.draft.bytes <= allowed) return encoded;
+    throw new SpillwayError("message_too_large", { found: encoded.draft.bytes, allowed });
+  }
+
+  #receipt(sent: Sent): Receipt {
+    return {
+      id: formatId(this.name, sent.partition, sent.seq),
+      duplicate: sent.duplicate,
+      durability: this.#parts.durability,
+    };
+  }
+
+  // Consuming.
+
+  /**
+   * Handles messages: returning acks, throwing retries by the contract, and the delivery's own verbs
+   * say anything else. Several handlers of one flow, and flows of one target, share its window.
+   */
+  consume(handler: Handler<T>, options: HandlerOptions & { signal?: AbortSignal } = {}): Consumer {
+    const remove = this.#parts.target.handle(this.name, handler, options);
+    options.signal?.addEventListener("abort", remove, { once: true });
+    return { [Symbol.dispose]: remove, stop: remove };
+  }
+
+  /** Deliveries one by one, each to be settled by its own verbs; as many at once as are asked for. */
+  async *deliveries(options: { signal?: AbortSignal } = {}): AsyncGenerator<Delivery<T>, void> {
+    const { signal } = options;
+    const come: Delivery<T>[] = [];
+    let wake: (() => void) | undefined;
+    const puller = this.#parts.target.pull<T>(this.name, (delivery) => {
+      come.push(delivery);
+      wake?.();
+    });
+    const onAbort = (): void => wake?.();
+    signal?.addEventListener("abort", onAbort);
+    try {
+      while (!isAborted(signal)) {
+        puller.ask();
+        while (come.length === 0 && !isAborted(signal)) {
+          await new Promise<void>((resolve) => (wake = resolve));
+        }
+        const delivery = come.shift();
+        if (delivery !== undefined) yield delivery;
+      }
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      puller.remove();
+      for (const delivery of come) void delivery.release();
+    }
+  }
+
+  /**
+   * Passes a delivery of this flow on to another: the ack here and the message there become durable
+   * together. Waits for the other flow's credit, so that its pressure is felt here.
+   * @throws {SpillwayError} As `send`; then the delivery is still to be settled.
+   */
+  async forward<Next>(
+    delivery: Delivery<T>,
+    next: Flow<Next>,
+    value: Next,
+    options: SendOptions = {},
+  ): Promise<Receipt> {
+    const { draft, route } = await next.#draft(value, options);
+    const { writes, target } = this.#parts;
+    const timeoutMs = options.timeout === undefined ? undefined : msOf(options.timeout);
+    const joint = writes.beginJoint();
+    let settled: Promise<void> | undefined;
+    try {
+      const sent = await next.#parts.producer.send(
+        { ...draft, joint },
+        route,
+        { signal: options.signal, timeoutMs },
+        // Its half has left: the ack follows, and both wait for each other.
+        () => {
+          settled ??= target.settleWith(delivery.run, { kind: "ack" }, joint);
+          settled.catch(() => writes.dropJoint(joint));
+        },
+      );
+      await settled;
+      return next.#receipt(sent);
+    } catch (error) {
+      writes.dropJoint(joint);
+      throw error;
+    } finally {
+      writes.endJoint();
+    }
+  }
+
+  // Seeing.
+
+  state(): FlowState {
+    const { credits, waiting, blocked } = this.#parts.producer.view();
+    return {
+      ...this.#parts.queue.view(),
+      producer: { credits, waiting, blocked },
+      target: this.#parts.target.view(),
+    };
+  }
+
+  /**
+   * Why a message waits, and for what; or how it ended.
+   * @throws {SpillwayError} not_found
+   */
+  async why(id: string): Promise<Reason> {
+    const parsed = parseId(id);
+    if (parsed?.flow === this.name) {
+      const reason = await this.#parts.queue.why(parsed.partition, parsed.seq);
+      if (reason !== undefined) return reason;
+    }
+    throw new SpillwayError("not_found", { id, flow: this.name });
+  }
+
+  // Operating.
+
+  /** Nothing is handed out any more; messages are still taken in. @param partition Absent: the flow. */
+  async pause(partition?: number): Promise<void> {
+    this.#parts.queue.pause(partition);
+    const { pausedPartitions } = this.#controls;
+    await this.#control(
+      partition === undefined
+        ? { paused: true }
+        : { pausedPartitions: [...new Set([...pausedPartitions, partition])] },
+    );
+  }
+
+  async resume(partition?: number): Promise<void> {
+    this.#parts.queue.resume(partition);
+    const { pausedPartitions } = this.#controls;
+    await this.#control(
+      partition === undefined
+        ? { paused: false }
+        : { pausedPartitions: pausedPartitions.filter((paused) => paused !== partition) },
+    );
+  }
+
+  /** New messages are refused with `intake_closed`; what is stored is handed out. */
+  async closeIntake(): Promise<void> {
+    this.#parts.queue.setIntake(true);
+    await this.#control({ intakeClosed: true });
+  }
+
+  async openIntake(): Promise<void> {
+    this.#parts.queue.setIntake(false);
+    await this.#control({ intakeClosed: false });
+  }
+
+  /** Closes the intake and resolves when nothing is pending. */
+  async drain(options: { signal?: AbortSignal; pollMs?: number } = {}): Promise<void> {
+    await this.closeIntake();
+    const { pollMs = 20, signal } = options;
+    while (this.#parts.queue.machine.stored().messages > 0) {
+      if (signal?.aborted === true)
+        throw new SpillwayError("aborted", {}, { cause: signal.reason });
+      await new Promise<void>((resolve) => this.#parts.clock.after(pollMs, resolve));
+    }
+  }
+
+  async #control(change: Partial<Controls>): Promise<void> {
+    this.#controls = { ...this.#controls, ...change };
+    await this.#parts.saveControls(this.#controls);
+  }
+
+  /**
+   * Changes limits and policies from now on.
+   * @throws {SpillwayError} contract_invalid
+   */
+  change(patch: PolicyPatch): Contract {
+    this.#contract = changePolicy(this.#contract, patch);
+    this.#parts.queue.change(this.#contract);
+    this.#parts.target.change(this.#contract);
+    return this.#contract;
+  }
+
+  /** Dead letters of all partitions, oldest first in each. */
+  async *deadLetters(): AsyncGenerator<DeadLetter, void> {
+    for (let partition = 0; partition < this.#contract.partitions; partition++) {
+      let afterSeq = 0;
+      for (;;) {
+        const page = await this.#parts.queue.list("dead", { partition, afterSeq, limit: 256 });
+        for (const entry of page) yield this.#letter(partition, entry);
+        if (page.length < 256) break;
+        afterSeq = page.at(-1)!.seq;
+      }
+    }
+  }
+
+  #letter(partition: number, entry: ShelfEntry): DeadLetter {
+    const { seq, reason, attempts, key, group, error, shelvedAtMs, payload } = entry;
+    return {
+      id: formatId(this.name, partition, seq),
+      reason,
+      attempts,
+      ...(key === undefined ? {} : { key }),
+      ...(group === undefined ? {} : { group }),
+      ...(error === undefined ? {} : { error }),
+      shelvedAt: new Date(shelvedAtMs),
+      payload,
+    };
+  }
+
+  /**
+   * Brings dead letters back under their ids, with no attempts, as the buffer has room.
+   * @param options.ids Only these; all by default. @returns How many.
+   */
+  redrive(options: { ids?: readonly string[]; max?: number } = {}): Promise<number> {
+    const { ids, max = Infinity } = options;
+    return this.#parts.queue.redrive({
+      max,
+      ...(ids === undefined ? {} : { seqs: this.#seqs(ids) }),
+    });
+  }
+
+  /** Discards dead letters for good, with a reason that stays listed. */
+  purge(ids: readonly string[], reason: string): void {
+    for (const [partition, seqs] of this.#seqs(ids)) {
+      this.#parts.queue.purge(partition, seqs, reason);
+    }
+  }
+
+  #seqs(ids: readonly string[]): Map<number, number[]> {
+    const seqs = new Map<number, number[]>();
+    for (const id of ids) {
+      const parsed = parseId(id);
+      if (parsed?.flow !== this.name) throw new SpillwayError("not_found", { id, flow: this.name });
+      const list = seqs.get(parsed.partition) ?? [];
+      list.push(parsed.seq);
+      seqs.set(parsed.partition, list);
+    }
+    return seqs;
+  }
+
+  /** Told by the instance: facts of the queue become events. */
+  tell(fact: QueueFact): void {
+    if (fact.kind === "stopped") {
+      this.#events.emit("stopped", { partition: fact.partition, code: fact.code });
+      return;
+    }
+    const { kind, partition, seq, ...rest } = fact;
+    const id = formatId(this.name, partition, seq);
+    if ("dueAtMs" in rest) {
+      const { dueAtMs, attempt, error } = rest;
+      this.#events.emit("retrying", { id, attempt, error, dueAt: new Date(dueAtMs) });
+    } else {
+      (this.#events as EventEmitter).emit(kind, { id, ...rest });
+    }
+  }
+
+  tellBlocked(refusal: Refused): void {
+    const { code, retryAfterMs } = refusal;
+    this.#events.emit("blocked", { code, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+  }
+
+  tellResumed(): void {
+    this.#events.emit("resumed");
+  }
+
+  tellBreaker(from: string, to: string): void {
+    this.#events.emit("breaker", { from, to });
+  }
+
+  /** An error that nobody listens for is a warning of the process, never its end. */
+  tellError(error: SpillwayError): void {
+    if (this.#events.listenerCount("error") > 0) this.#events.emit("error", error);
+    else process.emitWarning(`flow ${this.name}: ${error.message}`, { code: error.code });
+  }
+}
+
+export interface Consumer extends Disposable {
+  /** Takes nothing more; what it has goes on. */
+  stop(): void;
+}
+
+function isAborted(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
+}
+
+function refusalOf(refused: Refused): Refusal {
+  const { code, retryAfterMs } = refused;
+  return { accepted: false, code, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
+}
+
+function batchRefusalOf(error: unknown): BatchRefusal {
+  const known =
+    error instanceof SpillwayError
+      ? error
+      : new SpillwayError("message_invalid", { found: String(error) }, { cause: error });
+  const { code, retryAfterMs } = known;
+  return {
+    accepted: false,
+    code,
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    error: known,
+  };
+}
+
+function msOf(span: Span): number {
+  const ms = parseMs(span);
+  if (ms !== undefined) return ms;
+  const allowed = 'a number of ms, or text such as "10s"';
+  throw new SpillwayError("option_invalid", { option: "timeout", found: span, allowed });
+}
+
+export type { MessageOptions };

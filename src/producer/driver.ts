@@ -1,0 +1,252 @@
+/**
+ * Turns sends into promises: one for each message, settled when the queue has answered. All sends of
+ * one turn of the event loop leave together.
+ */
+import { SpillwayError } from "../base/index.ts";
+import type { Clock, Timer } from "../base/index.ts";
+import type { Draft, Link, ProducerFrame, ToProducerFrame } from "../protocol/index.ts";
+import { ProducerMachine } from "./machine.ts";
+import type { Op, ProducerEffect, ProducerOptions, Refused, Route } from "./machine.ts";
+
+export interface Sent {
+  readonly partition: number;
+  readonly seq: number;
+  /** The message was accepted before, under the same idempotency key. */
+  readonly duplicate: boolean;
+}
+
+export interface Waiting {
+  readonly signal?: AbortSignal | undefined;
+  /** How long to wait for credit; for ever by default. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** Where one message's answer goes. */
+interface Answer {
+  resolve(sent: Sent): void;
+  reject(error: SpillwayError): void;
+  /** Called when a joint draft has left. */
+  left?(): void;
+}
+
+export interface ProducerDeps {
+  readonly clock: Clock;
+  readonly link: Link<ProducerFrame, ToProducerFrame>;
+  readonly onBlocked: (refusal: Refused) => void;
+  readonly onResumed: () => void;
+}
+
+export class ProducerDriver {
+  readonly #machine: ProducerMachine<Answer>;
+  readonly #deps: ProducerDeps;
+  readonly #isDirect: boolean;
+  #timer: Timer | undefined;
+  #isScheduled = false;
+  #isClosed = false;
+  #isStopped = false;
+  readonly #ready: (() => void)[] = [];
+
+  constructor(options: ProducerOptions, deps: ProducerDeps) {
+    this.#machine = new ProducerMachine(options);
+    this.#isDirect = options.beatGapMs === 0;
+    this.#deps = deps;
+    deps.link.onFrame = (frame) => {
+      this.#machine.frame(frame, deps.clock.now());
+      this.#schedule();
+    };
+  }
+
+  /**
+   * Resolves once the message is durable (G1).
+   * @throws {SpillwayError} What the queue refused it with, aborted, timed_out, closed.
+   */
+  send(draft: Draft, route: Route, waiting: Waiting = {}, left?: () => void): Promise<Sent> {
+    const { signal, timeoutMs } = waiting;
+    if (signal?.aborted === true) return Promise.reject(abortOf(signal));
+    const { promise, resolve, reject } = Promise.withResolvers<Sent>();
+    const answer: Answer = left === undefined ? { resolve, reject } : { resolve, reject, left };
+    const op = this.#offer(draft, route, answer, true);
+    if ("code" in op) reject(errorOf(op));
+    else if (signal !== undefined || timeoutMs !== undefined) {
+      return this.#bounded(promise, op, reject, signal, timeoutMs);
+    }
+    return promise;
+  }
+
+  /** @returns The promise of its answer, or why it cannot be sent now. */
+  trySend(draft: Draft, route: Route): Promise<Sent> | Refused {
+    const { promise, resolve, reject } = Promise.withResolvers<Sent>();
+    const op = this.#offer(draft, route, { resolve, reject }, false);
+    return "code" in op ? op : promise;
+  }
+
+  /**
+   * Sends many, in order; calls with each one's answer. Resolves when all are answered.
+   * @param signal Ends the wait of those that were not sent.
+   */
+  sendMany(
+    items: readonly { readonly draft: Draft; readonly route: Route; readonly at: number }[],
+    signal: AbortSignal | undefined,
+    answered: (at: number, answer: Sent | SpillwayError) => void,
+  ): Promise<void> {
+    let left = items.length;
+    if (left === 0) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const give = (at: number, answer: Sent | SpillwayError): void => {
+      answered(at, answer);
+      if (--left === 0) resolve();
+    };
+    const ops: { op: Op<Answer>; at: number }[] = [];
+    for (const { draft, route, at } of items) {
+      const answer: Answer = {
+        resolve: (sent) => give(at, sent),
+        reject: (error) => give(at, error),
+      };
+      const op = this.#offer(draft, route, answer, true);
+      if ("code" in op) give(at, errorOf(op));
+      else if (signal !== undefined) ops.push({ op, at });
+    }
+    if (signal === undefined) return promise;
+    const onAbort = (): void => {
+      for (const { op, at } of ops) if (this.#machine.cancel(op)) give(at, abortOf(signal));
+      this.#schedule();
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    return promise.finally(() => signal.removeEventListener("abort", onAbort));
+  }
+
+  #offer(draft: Draft, route: Route, answer: Answer, wait: boolean): Op<Answer> | Refused {
+    if (this.#isClosed || this.#isStopped) return { code: "closed" };
+    const nowMs = this.#deps.clock.now();
+    const partition = this.#machine.steer(route, nowMs);
+    let op = this.#machine.offer(partition, draft, answer, nowMs, wait);
+    if ("code" in op && this.#isDirect && !wait) {
+      // Over a function call the answer to a request comes within the call.
+      this.#machine.ask(partition, draft.bytes, nowMs);
+      this.#flush();
+      op = this.#machine.offer(partition, draft, answer, nowMs, wait);
+    }
+    this.#schedule();
+    return op;
+  }
+
+  /** A wait that a signal or a time ends; what has been sent is waited for in any case. */
+  async #bounded(
+    promise: Promise<Sent>,
+    op: Op<Answer>,
+    reject: (error: SpillwayError) => void,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+  ): Promise<Sent> {
+    const give = (error: SpillwayError): void => {
+      if (!this.#machine.cancel(op)) return;
+      reject(error);
+      this.#schedule();
+    };
+    const onAbort = (): void => give(abortOf(signal!));
+    signal?.addEventListener("abort", onAbort);
+    const timer =
+      timeoutMs === undefined
+        ? undefined
+        : this.#deps.clock.after(timeoutMs, () =>
+            give(new SpillwayError("timed_out", { timeoutMs })),
+          );
+    try {
+      return await promise;
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      timer?.cancel();
+    }
+  }
+
+  /** Resolves when nothing waits for credit. */
+  ready(): Promise<void> {
+    if (this.#isClosed || !this.#machine.view(this.#deps.clock.now()).blocked) {
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => this.#ready.push(resolve));
+  }
+
+  view(): ReturnType<ProducerMachine<Answer>["view"]> {
+    return this.#machine.view(this.#deps.clock.now());
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled || this.#isClosed) return;
+    this.#isScheduled = true;
+    this.#deps.clock.defer(() => {
+      this.#isScheduled = false;
+      if (!this.#isClosed) this.#flush();
+    });
+  }
+
+  #flush(): void {
+    const { clock } = this.#deps;
+    this.#carryOut(this.#machine.flush(clock.now()));
+    const nowMs = clock.now();
+    const atMs = this.#machine.nextWakeAtMs(nowMs);
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    if (atMs < Infinity) {
+      this.#timer = clock.after(Math.max(1, atMs - nowMs), () => this.#schedule());
+    }
+  }
+
+  #carryOut(effects: readonly ProducerEffect<Answer>[]): void {
+    for (const effect of effects) {
+      switch (effect.kind) {
+        case "frame":
+          this.#deps.link.send(effect.frame);
+          break;
+        case "accepted": {
+          const { op, seq, duplicate } = effect;
+          op.token.resolve({ partition: op.partition, seq, duplicate });
+          break;
+        }
+        case "refused":
+          effect.op.token.reject(errorOf(effect.refusal));
+          break;
+        case "left":
+          effect.op.token.left?.();
+          break;
+        case "blocked":
+          this.#deps.onBlocked(effect.refusal);
+          break;
+        case "resumed":
+          for (const resolve of this.#ready.splice(0)) resolve();
+          this.#deps.onResumed();
+          break;
+      }
+    }
+  }
+
+  /** Takes no more and ends what waits for credit; what has been sent is still answered. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#machine.stop();
+    this.#schedule();
+  }
+
+  /** Ends every send that was not answered. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#machine.close();
+    this.#carryOut(this.#machine.flush(this.#deps.clock.now()));
+    this.#isClosed = true;
+    this.#timer?.cancel();
+    for (const resolve of this.#ready.splice(0)) resolve();
+  }
+}
+
+function errorOf(refusal: Refused): SpillwayError {
+  const { code, retryAfterMs, found, allowed } = refusal;
+  return new SpillwayError(code, {
+    ...(found === undefined ? {} : { found }),
+    ...(allowed === undefined ? {} : { allowed }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  });
+}
+
+function abortOf(signal: AbortSignal): SpillwayError {
+  return new SpillwayError("aborted", {}, { cause: signal.reason });
+}

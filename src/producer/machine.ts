@@ -1,0 +1,485 @@
+/**
+ * The sending end: steers messages to partitions, spends credit, holds what has none, and matches
+ * answers to what was sent. One machine serves one flow in one process; a stream is its connection to
+ * one partition.
+ *
+ * Q1  A draft is sent only on live credit of a grant that takes its class; otherwise it waits here.
+ * Q2  Drafts of one class leave a stream in the order in which they were offered.
+ * Q3  Every offered draft gets one answer: accepted, duplicate, refused, or unknown when its stream
+ *     closed before the answer came. What was offered to wait is never answered "no credit".
+ * Q4  At most `waitingMax` drafts wait; more are refused at once.
+ *
+ * It must not know what a link is, when timers fire, or what a promise is.
+ */
+import { assert, Deque } from "../base/index.ts";
+import { steering } from "../control/index.ts";
+import { spender } from "../protocol/index.ts";
+import type {
+  ClassName,
+  Draft,
+  Grant,
+  ProducerFrame,
+  RefusalCode,
+  SendResult,
+  Spender,
+  ToProducerFrame,
+} from "../protocol/index.ts";
+
+export interface ProducerOptions {
+  readonly partitions: number;
+  /** Partitions that one group uses; the number of partitions when sharding is off. */
+  readonly shards: number;
+  readonly seed: number;
+  readonly waitingMax: number;
+  /** Least time between heartbeats of a blocked stream; 0 where the link is a function call. */
+  readonly beatGapMs: number;
+}
+
+/** One message on its way. `token` belongs to the caller. */
+export interface Op<T> {
+  readonly token: T;
+  readonly draft: Draft;
+  readonly offeredAtMs: number;
+  readonly wait: boolean;
+  readonly partition: number;
+  state: "waiting" | "sent" | "ended";
+}
+
+/** What decides the partition: a hash (key or idempotency key), or chance; within a group's shards. */
+export interface Route {
+  readonly hash?: number;
+  readonly group?: string;
+}
+
+export interface Refused {
+  readonly code: RefusalCode;
+  readonly retryAfterMs?: number;
+  readonly found?: unknown;
+  readonly allowed?: unknown;
+}
+
+export type ProducerEffect<T> =
+  | { readonly kind: "frame"; readonly frame: ProducerFrame }
+  | {
+      readonly kind: "accepted";
+      readonly op: Op<T>;
+      readonly seq: number;
+      readonly duplicate: boolean;
+    }
+  | { readonly kind: "refused"; readonly op: Op<T>; readonly refusal: Refused }
+  /** Half of a joint write is on its way: the other half may follow. */
+  | { readonly kind: "left"; readonly op: Op<T> }
+  | { readonly kind: "blocked"; readonly refusal: Refused }
+  | { readonly kind: "resumed" };
+
+interface Stream<T> {
+  readonly partition: number;
+  readonly spender: Spender;
+  isOpen: boolean;
+  /** Spent, and leaving with the next flush. */
+  readonly outgoing: Op<T>[];
+  readonly waiting: readonly [Deque<Op<T>>, Deque<Op<T>>, Deque<Op<T>>];
+  waitingCount: number;
+  waitingBytes: number;
+  readonly unanswered: Map<number, Op<T>>;
+  position: number;
+  /** How many the last turns sent: credit to ask for before it is missed. */
+  recent: number;
+  classLimit: number;
+  refusal: Refused;
+  beatDue: boolean;
+}
+
+const classOf: Readonly<Record<ClassName, 0 | 1 | 2>> = { critical: 0, normal: 1, bulk: 2 };
+const waitable: ReadonlySet<RefusalCode> = new Set(["no_credit", "buffer_full", "class_closed"]);
+const blockedAfterMs = 20;
+/** Most that is asked for beyond what waits. */
+const burstMax = 256;
+const noCredit: Refused = { code: "no_credit", retryAfterMs: 50 };
+
+export class ProducerMachine<T> {
+  readonly #options: ProducerOptions;
+  readonly #streams: readonly Stream<T>[];
+  readonly #shards = new Map<string, readonly number[]>();
+  #effects: ProducerEffect<T>[] = [];
+  #steered = 0;
+  #waiting = 0;
+  #blocked = false;
+  #waitingSinceMs = Infinity;
+
+  constructor(options: ProducerOptions) {
+    this.#options = options;
+    this.#streams = Array.from({ length: options.partitions }, (_, partition) => ({
+      partition,
+      spender: spender.init(),
+      isOpen: false,
+      outgoing: [],
+      waiting: [new Deque<Op<T>>(), new Deque<Op<T>>(), new Deque<Op<T>>()],
+      waitingCount: 0,
+      waitingBytes: 0,
+      unanswered: new Map<number, Op<T>>(),
+      position: 0,
+      recent: 0,
+      classLimit: 2,
+      refusal: noCredit,
+      beatDue: false,
+    }));
+  }
+
+  /**
+   * Takes a draft. With credit it leaves at the next flush; without, it waits if it may.
+   * @returns The op, or why it is not taken: only without `wait`, or when too many wait already.
+   */
+  offer(partition: number, draft: Draft, token: T, nowMs: number, wait: boolean): Op<T> | Refused {
+    const stream = this.#streams[partition]!;
+    const op: Op<T> = {
+      token,
+      draft,
+      offeredAtMs: nowMs,
+      wait,
+      partition,
+      state: "waiting",
+    };
+    if (this.#isFree(stream, classOf[draft.class]) && this.#trySpend(stream, op, nowMs)) return op;
+    if (!wait) {
+      stream.beatDue = true;
+      return stream.refusal;
+    }
+    if (this.#waiting >= this.#options.waitingMax) {
+      return { ...stream.refusal, found: this.#waiting, allowed: this.#options.waitingMax };
+    }
+    this.#enqueue(stream, op, false);
+    return op;
+  }
+
+  /** Asks for credit at the next flush: for a caller who can have the answer within this turn. */
+  ask(partition: number, bytes: number, nowMs: number): void {
+    const stream = this.#streams[partition]!;
+    if (!stream.isOpen) return;
+    stream.recent = Math.min(burstMax, Math.max(1, 2 * stream.recent));
+    this.#beat(stream, nowMs, this.#want(stream), stream.waitingBytes + stream.recent * bytes);
+  }
+
+  /** Takes back an op that still waits. @returns False when it was sent or has ended. */
+  cancel(op: Op<T>): boolean {
+    if (op.state !== "waiting") return false;
+    op.state = "ended"; // Its place in the queue is skipped when it is reached.
+    const stream = this.#streams[op.partition]!;
+    stream.waitingCount--;
+    stream.waitingBytes -= op.draft.bytes;
+    this.#waiting--;
+    return true;
+  }
+
+  frame(frame: ToProducerFrame, nowMs: number): void {
+    const stream = this.#streams[frame.partition];
+    if (stream === undefined) return;
+    switch (frame.kind) {
+      case "opened":
+        this.#close(stream);
+        stream.isOpen = true;
+        stream.beatDue = true;
+        break;
+      case "closed":
+        this.#close(stream);
+        break;
+      case "grant":
+        this.#granted(stream, frame.grant, frame, nowMs);
+        break;
+      case "results":
+        this.#answer(stream, frame.results);
+        this.#release(stream, nowMs);
+        break;
+    }
+  }
+
+  /** Ends what waits: the instance closes. What was sent is still to be answered. */
+  stop(): void {
+    for (const stream of this.#streams) {
+      for (const queue of stream.waiting) {
+        for (let op = queue.popFront(); op !== undefined; op = queue.popFront()) {
+          if (op.state === "waiting") this.#end(op, { code: "closed" });
+        }
+      }
+      stream.waitingCount = 0;
+      stream.waitingBytes = 0;
+    }
+    this.#waiting = 0;
+  }
+
+  /** Ends every op. */
+  close(): void {
+    for (const stream of this.#streams) this.#close(stream);
+    this.stop();
+  }
+
+  /** Ends a turn: what was spent leaves in one frame a stream, heartbeats go where they are due. */
+  flush(nowMs: number): ProducerEffect<T>[] {
+    for (const stream of this.#streams) {
+      if (!stream.isOpen) continue;
+      if (stream.waitingCount > 0) this.#release(stream, nowMs);
+      if (stream.outgoing.length > 0) this.#send(stream, nowMs);
+      else if (this.#beatIsDue(stream, nowMs)) {
+        this.#beat(stream, nowMs, this.#want(stream), stream.waitingBytes);
+      }
+    }
+    this.#showBlocked(nowMs);
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  /** When `flush` is to be called again though nothing happens; Infinity: never. */
+  nextWakeAtMs(nowMs: number): number {
+    let least = this.#blocked ? Infinity : this.#waitingSinceMs + blockedAfterMs;
+    for (const stream of this.#streams) {
+      if (!stream.isOpen) continue;
+      const wants = stream.waitingCount > 0;
+      if (
+        !wants &&
+        stream.recent === 0 &&
+        spender.available(stream.spender, nowMs).messages === 0
+      ) {
+        continue; // Idle and without credit: nothing to renew.
+      }
+      least = Math.min(least, this.#beatAtMs(stream, nowMs));
+    }
+    return least;
+  }
+
+  /** Credit in hand, messages that wait for it, and whether anything does. */
+  view(nowMs: number): { credits: number; waiting: number; unanswered: number; blocked: boolean } {
+    let credits = 0;
+    let unanswered = 0;
+    for (const stream of this.#streams) {
+      if (stream.isOpen) credits += spender.available(stream.spender, nowMs).messages;
+      unanswered += stream.unanswered.size;
+    }
+    return { credits, waiting: this.#waiting, unanswered, blocked: this.#blocked };
+  }
+
+  check(): void {
+    let waiting = 0;
+    for (const stream of this.#streams) {
+      waiting += stream.waitingCount;
+      assert(stream.waitingCount >= 0 && stream.waitingBytes >= 0, "Q4 waiting is counted");
+    }
+    assert(waiting === this.#waiting, "Q4 waiting is counted once");
+    assert(waiting <= this.#options.waitingMax, "Q4 waiting <= waitingMax");
+  }
+
+  /** The partition that a message goes to: by its hash, or the better of two by free credit. */
+  steer(route: Route, nowMs: number): number {
+    const { partitions, shards, seed } = this.#options;
+    const among =
+      route.group === undefined || shards >= partitions ? undefined : this.#shardsOf(route.group);
+    const count = among?.length ?? partitions;
+    const at =
+      route.hash === undefined
+        ? steering.pickOfTwo(seed, this.#steered++, count, (i) => {
+            const stream = this.#streams[among?.[i] ?? i]!;
+            return stream.isOpen
+              ? spender.available(stream.spender, nowMs).messages - stream.waitingCount
+              : -Infinity;
+          })
+        : steering.ofHash(route.hash, count);
+    return among?.[at] ?? at;
+  }
+
+  #shardsOf(group: string): readonly number[] {
+    let shards = this.#shards.get(group);
+    if (shards === undefined) {
+      if (this.#shards.size >= 10_000) this.#shards.clear(); // A cache: the hash gives them again.
+      shards = steering.shardsOf(group, this.#options.partitions, this.#options.shards);
+      this.#shards.set(group, shards);
+    }
+    return shards;
+  }
+
+  /** Nothing of the same or a better class waits before it (Q2). */
+  #isFree(stream: Stream<T>, rank: number): boolean {
+    if (stream.waitingCount === 0) return true;
+    for (let at = 0; at <= rank; at++) if (stream.waiting[at]!.size > 0) return false;
+    return true;
+  }
+
+  #trySpend(stream: Stream<T>, op: Op<T>, nowMs: number): boolean {
+    if (!stream.isOpen || classOf[op.draft.class] > stream.classLimit) return false;
+    if (!spender.canSpend(stream.spender, nowMs, op.draft.bytes)) return false; // Q1
+    spender.spend(stream.spender, nowMs, op.draft.bytes);
+    op.state = "sent";
+    stream.outgoing.push(op);
+    return true;
+  }
+
+  #enqueue(stream: Stream<T>, op: Op<T>, first: boolean): void {
+    const queue = stream.waiting[classOf[op.draft.class]];
+    if (first) queue.pushFront(op);
+    else queue.pushBack(op);
+    op.state = "waiting";
+    stream.waitingCount++;
+    stream.waitingBytes += op.draft.bytes;
+    this.#waiting++;
+    stream.beatDue = true;
+  }
+
+  /** Spends new credit on what waits, best class first. */
+  #release(stream: Stream<T>, nowMs: number): void {
+    if (!stream.isOpen) return;
+    for (let rank = 0; rank <= stream.classLimit; rank++) {
+      const queue = stream.waiting[rank]!;
+      for (let op = queue.front(); op !== undefined; op = queue.front()) {
+        if (op.state === "waiting") {
+          if (!this.#trySpend(stream, op, nowMs)) return;
+          stream.waitingCount--;
+          stream.waitingBytes -= op.draft.bytes;
+          this.#waiting--;
+        }
+        queue.popFront();
+      }
+    }
+  }
+
+  #granted(
+    stream: Stream<T>,
+    grant: Grant,
+    hint: { lowestClass: ClassName | null; limitedBy: RefusalCode; retryAfterMs: number },
+    nowMs: number,
+  ): void {
+    if (grant.epoch > stream.spender.epoch) {
+      // What was spent in the epoch before and has not left yet waits again, for it cannot be stamped.
+      for (const op of stream.outgoing.splice(0).toReversed()) this.#enqueue(stream, op, true);
+    }
+    spender.granted(stream.spender, nowMs, grant);
+    stream.classLimit = hint.lowestClass === null ? -1 : classOf[hint.lowestClass];
+    stream.refusal = { code: hint.limitedBy, retryAfterMs: hint.retryAfterMs };
+    this.#release(stream, nowMs);
+  }
+
+  #answer(stream: Stream<T>, results: readonly SendResult[]): void {
+    let again: Op<T>[] | undefined;
+    for (const result of results) {
+      const op = stream.unanswered.get(result.position);
+      if (op === undefined) continue;
+      stream.unanswered.delete(result.position);
+      if (result.kind !== "refused") {
+        op.state = "ended";
+        const duplicate = result.kind === "duplicate";
+        this.#effects.push({ kind: "accepted", op, seq: result.seq, duplicate });
+      } else if (op.wait && waitable.has(result.code)) {
+        (again ??= []).push(op);
+      } else {
+        this.#end(op, result);
+      }
+    }
+    // Q2, Q3: they wait again, before their followers.
+    for (const op of again?.toReversed() ?? []) this.#enqueue(stream, op, true);
+  }
+
+  #end(op: Op<T>, refusal: Refused): void {
+    op.state = "ended";
+    this.#effects.push({ kind: "refused", op, refusal });
+  }
+
+  #send(stream: Stream<T>, nowMs: number): void {
+    const position = stream.position;
+    const drafts: Draft[] = [];
+    for (const op of stream.outgoing) {
+      stream.unanswered.set(stream.position++, op);
+      if (op.draft.joint !== undefined) this.#effects.push({ kind: "left", op });
+      const waitedMs = nowMs - op.offeredAtMs;
+      const { deadlineMs } = op.draft;
+      // A deadline runs while the message waits here.
+      drafts.push(
+        deadlineMs === undefined || waitedMs === 0
+          ? op.draft
+          : { ...op.draft, deadlineMs: deadlineMs - waitedMs },
+      );
+    }
+    stream.recent = Math.max(drafts.length, stream.recent >> 1);
+    stream.outgoing.length = 0;
+    stream.beatDue = false;
+    const beat = spender.heartbeat(
+      stream.spender,
+      nowMs,
+      this.#want(stream),
+      stream.waitingBytes + bytesOf(drafts),
+    );
+    this.#effects.push({
+      kind: "frame",
+      frame: {
+        kind: "send",
+        partition: stream.partition,
+        stamp: spender.stamp(stream.spender, nowMs),
+        position,
+        drafts,
+        beat,
+      },
+    });
+  }
+
+  /** What it would send at once, and as much again as lately: credit comes before it is missed. */
+  #want(stream: Stream<T>): number {
+    return stream.waitingCount + stream.recent;
+  }
+
+  #beat(stream: Stream<T>, nowMs: number, want: number, wantBytes: number): void {
+    stream.beatDue = false;
+    if (stream.waitingCount === 0) stream.recent >>= 1;
+    this.#effects.push({
+      kind: "frame",
+      frame: {
+        kind: "beat",
+        partition: stream.partition,
+        beat: spender.heartbeat(stream.spender, nowMs, want, wantBytes),
+      },
+    });
+  }
+
+  #beatIsDue(stream: Stream<T>, nowMs: number): boolean {
+    if (stream.beatDue && this.#options.beatGapMs === 0) return true;
+    return this.#beatAtMs(stream, nowMs) <= nowMs;
+  }
+
+  #beatAtMs(stream: Stream<T>, nowMs: number): number {
+    return spender.heartbeatDue(stream.spender, nowMs, stream.beatDue || stream.waitingCount > 0);
+  }
+
+  /** The stream's owner is gone: credit is void, and what was not answered may have happened. */
+  #close(stream: Stream<T>): void {
+    spender.reset(stream.spender);
+    stream.isOpen = false;
+    stream.position = 0;
+    stream.recent = 0;
+    stream.classLimit = 2;
+    stream.refusal = noCredit;
+    // Sent but never answered: only an idempotency key makes a repeat safe, so that those wait again.
+    const lost = [...stream.unanswered.values()];
+    stream.unanswered.clear();
+    for (const op of stream.outgoing.splice(0).toReversed()) this.#enqueue(stream, op, true);
+    for (const op of lost.toReversed()) {
+      if (op.draft.idempotency !== undefined && op.wait) this.#enqueue(stream, op, true);
+      else this.#end(op, { code: "outcome_unknown" });
+    }
+  }
+
+  /** A wait of a moment, while credit is on its way, is not worth an event. */
+  #showBlocked(nowMs: number): void {
+    if (this.#waiting === 0) this.#waitingSinceMs = Infinity;
+    else this.#waitingSinceMs = Math.min(this.#waitingSinceMs, nowMs);
+    const blocked = nowMs - this.#waitingSinceMs >= blockedAfterMs;
+    if (blocked === this.#blocked) return;
+    this.#blocked = blocked;
+    if (!blocked) this.#effects.push({ kind: "resumed" });
+    else {
+      const stream = this.#streams.find((stream) => stream.waitingCount > 0);
+      this.#effects.push({ kind: "blocked", refusal: stream?.refusal ?? noCredit });
+    }
+  }
+}
+
+function bytesOf(drafts: readonly Draft[]): number {
+  let bytes = 0;
+  for (const draft of drafts) bytes += draft.bytes;
+  return bytes;
+}

@@ -1,0 +1,292 @@
+/**
+ * Hop 2 from the sending end: messages whose attempt is durable wait here for a consumer's credit, go
+ * out under a lease, and come back settled.
+ *
+ * V1  A message goes out only on live credit of the consumer that gets it (G3).
+ * V2  Its attempt is durable before (E9): what waits here has been started.
+ * V3  A settle counts only for the attempt that is out; a later one is told so and changes nothing.
+ * V4  What is neither settled nor extended within its lease comes back as a failed attempt (G11).
+ *
+ * It must not know lanes, keys or the store.
+ */
+import { assert, Deque } from "../base/index.ts";
+import type { Entry } from "./entry.ts";
+import { spender } from "../protocol/index.ts";
+import type { Delivered, Grant, Spender, ToConsumerFrame } from "../protocol/index.ts";
+import { messageClasses } from "../flow/index.ts";
+
+interface Consumer {
+  readonly id: string;
+  readonly spender: Spender;
+  out: number;
+  outbox: Delivered[];
+  wanted: number;
+}
+
+/** Attempts made durable ahead of credit cover this many times what is settled during one write. */
+const pipelineFactor = 3;
+const pipelineMax = 4096;
+const rateSampleMs = 20;
+
+export interface DeliveryHost {
+  leaseMs(): number;
+  send(consumer: string, frame: ToConsumerFrame): void;
+  isPaused(partition: number): boolean;
+}
+
+export interface DeliveryView {
+  readonly inFlight: number;
+  /** Of consumers, and not spent. */
+  readonly credits: number;
+  readonly prepared: number;
+  /** Mean time of a durable write. */
+  readonly writeMs: number;
+}
+
+export class Delivery {
+  readonly #host: DeliveryHost;
+  readonly #consumers = new Map<string, Consumer>();
+  readonly #prepared = new Deque<Entry>();
+  /** Of paused partitions: their attempt is durable, they go out when the partition resumes. */
+  #held: Entry[] = [];
+  readonly #out = new Map<Entry, Consumer>();
+  starting = 0;
+  #writeMs = 1;
+  #settledPerMs = 0;
+  #sampleAtMs: number | undefined;
+  #sampled = 0;
+  #nextLeaseCheckMs = Infinity;
+
+  constructor(host: DeliveryHost) {
+    this.#host = host;
+  }
+
+  get inFlight(): number {
+    return this.#out.size;
+  }
+
+  get preparedCount(): number {
+    return this.#prepared.size;
+  }
+
+  get hasConsumers(): boolean {
+    return this.#consumers.size > 0;
+  }
+
+  join(consumer: string): void {
+    this.#consumers.set(consumer, {
+      id: consumer,
+      spender: spender.init(),
+      out: 0,
+      outbox: [],
+      wanted: 0,
+    });
+  }
+
+  /** The consumer is gone. @returns What it had: the caller counts each as a failed attempt. */
+  leave(consumer: string): Entry[] {
+    this.#consumers.delete(consumer);
+    const entries: Entry[] = [];
+    for (const [entry, { id }] of this.#out) {
+      if (id !== consumer) continue;
+      this.#out.delete(entry);
+      entries.push(entry);
+    }
+    return entries;
+  }
+
+  granted(consumer: string, grant: Grant, nowMs: number): void {
+    const known = this.#consumers.get(consumer);
+    if (known !== undefined) spender.granted(known.spender, nowMs, grant);
+  }
+
+  /** How many more attempts may be started ahead of credit. */
+  room(): number {
+    if (this.#consumers.size === 0) return 0;
+    const ahead = 1 + Math.ceil(pipelineFactor * this.#writeMs * this.#settledPerMs);
+    const busy = this.starting + this.#prepared.size;
+    return Math.max(0, Math.min(pipelineMax, Math.max(ahead, 4)) - busy);
+  }
+
+  prepared(entry: Entry): void {
+    this.starting--;
+    assert(entry.state === "prepared", "V2 what waits for credit is started");
+    if (this.#host.isPaused(entry.partition)) this.#held.push(entry);
+    else this.#prepared.pushBack(entry);
+  }
+
+  /** A write took this long: attempts are started that far ahead. */
+  wrote(durationMs: number): void {
+    this.#writeMs += 0.2 * (durationMs - this.#writeMs);
+  }
+
+  /** Hands out what credit allows, and says what more is wanted. */
+  flush(nowMs: number, waiting: number): void {
+    for (const consumer of this.#consumers.values()) {
+      if (this.#prepared.size > 0) this.#fill(consumer, nowMs);
+      const want = this.#prepared.size + this.starting + waiting;
+      const beat = (): ReturnType<typeof spender.heartbeat> =>
+        spender.heartbeat(consumer.spender, nowMs, want, 0);
+      if (consumer.outbox.length > 0) {
+        const messages = consumer.outbox;
+        consumer.outbox = [];
+        consumer.wanted = want;
+        const stamp = spender.stamp(consumer.spender, nowMs);
+        this.#host.send(consumer.id, { kind: "deliver", stamp, messages, beat: beat() });
+      } else if (this.#shouldAsk(consumer, want, nowMs)) {
+        consumer.wanted = want;
+        this.#host.send(consumer.id, { kind: "want", beat: beat() });
+      }
+    }
+  }
+
+  /** Asked when it would send and cannot, when the need has changed much, and as the lease demands. */
+  #shouldAsk(consumer: Consumer, want: number, nowMs: number): boolean {
+    if (want === 0) return consumer.wanted > 0;
+    if (want > 2 * consumer.wanted || want < consumer.wanted / 4) return true;
+    return spender.heartbeatDue(consumer.spender, nowMs, this.#prepared.size > 0) <= nowMs;
+  }
+
+  #fill(consumer: Consumer, nowMs: number): void {
+    const leaseMs = this.#host.leaseMs();
+    while (this.#prepared.size > 0 && spender.canSpend(consumer.spender, nowMs, 0)) {
+      const entry = this.#prepared.popFront()!;
+      spender.spend(consumer.spender, nowMs, 0); // V1
+      entry.state = "out";
+      entry.deliveredAtMs = nowMs;
+      entry.leaseAtMs = nowMs + leaseMs;
+      this.#nextLeaseCheckMs = Math.min(this.#nextLeaseCheckMs, entry.leaseAtMs);
+      consumer.out++;
+      this.#out.set(entry, consumer);
+      const message = entry.message!;
+      consumer.outbox.push({
+        partition: entry.partition,
+        seq: entry.seq,
+        attempt: entry.attempts,
+        class: messageClasses[entry.rank],
+        ...(message.key === undefined ? {} : { key: message.key }),
+        ...(entry.group === "" ? {} : { group: entry.group }),
+        ...(entry.deadlineAtMs === undefined ? {} : { deadlineAtMs: entry.deadlineAtMs }),
+        cost: entry.cost,
+        acceptedAtMs: entry.acceptedAtMs,
+        leaseMs,
+        headers: message.headers,
+        payload: message.payload,
+      });
+    }
+  }
+
+  /** Takes back what is out. @returns False when that attempt is not out (V3). */
+  settled(entry: Entry, attempt: number, nowMs: number): boolean {
+    const consumer = this.#out.get(entry);
+    if (consumer === undefined || entry.attempts !== attempt) return false;
+    this.#out.delete(entry);
+    consumer.out--;
+    this.#sample(nowMs);
+    return true;
+  }
+
+  extend(entry: Entry, attempt: number, untilMs: number): boolean {
+    if (!this.#out.has(entry) || entry.attempts !== attempt) return false;
+    entry.leaseAtMs = Math.max(entry.leaseAtMs, untilMs);
+    return true;
+  }
+
+  /** V4: what is out past its lease; the consumer is told to stop. */
+  expired(nowMs: number): Entry[] {
+    if (nowMs < this.#nextLeaseCheckMs) return [];
+    const entries: Entry[] = [];
+    this.#nextLeaseCheckMs = Infinity;
+    for (const [entry, consumer] of this.#out) {
+      if (entry.leaseAtMs > nowMs) {
+        this.#nextLeaseCheckMs = Math.min(this.#nextLeaseCheckMs, entry.leaseAtMs);
+        continue;
+      }
+      this.#out.delete(entry);
+      consumer.out--;
+      entries.push(entry);
+      const { partition, seq, attempts: attempt } = entry;
+      this.#host.send(consumer.id, { kind: "lost", partition, seq, attempt });
+    }
+    return entries;
+  }
+
+  get nextLeaseAtMs(): number {
+    return this.#nextLeaseCheckMs;
+  }
+
+  /** When a consumer's credit must be asked for again. */
+  nextAskAtMs(nowMs: number): number {
+    let least = Infinity;
+    for (const { spender: s, wanted } of this.#consumers.values()) {
+      if (wanted > 0)
+        least = Math.min(least, spender.heartbeatDue(s, nowMs, this.#prepared.size > 0));
+    }
+    return least;
+  }
+
+  paused(partition: number): void {
+    const keep: Entry[] = [];
+    for (let e = this.#prepared.popFront(); e !== undefined; e = this.#prepared.popFront()) {
+      (e.partition === partition ? this.#held : keep).push(e);
+    }
+    for (const entry of keep) this.#prepared.pushBack(entry);
+  }
+
+  resumed(partition: number): void {
+    for (const entry of this.#held.filter((held) => held.partition === partition).toReversed()) {
+      this.#prepared.pushFront(entry);
+    }
+    this.#held = this.#held.filter((held) => held.partition !== partition);
+  }
+
+  /** Started, not handed out: a closing owner takes their attempt back. */
+  takePrepared(): Entry[] {
+    const entries = [...this.#held, ...this.#prepared];
+    this.#held = [];
+    while (this.#prepared.popFront() !== undefined);
+    return entries;
+  }
+
+  /** The partition is gone: nothing of it counts any more. */
+  drop(partition: number): void {
+    this.paused(partition);
+    this.#held = this.#held.filter((held) => held.partition !== partition);
+    for (const [entry, consumer] of this.#out) {
+      if (entry.partition !== partition) continue;
+      this.#out.delete(entry);
+      consumer.out--;
+    }
+  }
+
+  view(nowMs: number): DeliveryView {
+    let credits = 0;
+    for (const c of this.#consumers.values())
+      credits += spender.available(c.spender, nowMs).messages;
+    return {
+      inFlight: this.#out.size,
+      credits,
+      prepared: this.#prepared.size + this.#held.length,
+      writeMs: this.#writeMs,
+    };
+  }
+
+  check(): void {
+    let out = 0;
+    for (const consumer of this.#consumers.values()) out += consumer.out;
+    assert(out === this.#out.size, "V1 what is out is counted once");
+    assert(this.starting >= 0, "V2 starts are counted");
+  }
+
+  #sample(nowMs: number): void {
+    this.#sampled++;
+    this.#sampleAtMs ??= nowMs;
+    const elapsedMs = nowMs - this.#sampleAtMs;
+    if (elapsedMs < rateSampleMs) return;
+    const perMs = this.#sampled / elapsedMs;
+    // Quick to rise, slow to fall: an attempt too many started ahead costs less than one too few.
+    this.#settledPerMs += (perMs > this.#settledPerMs ? 0.5 : 0.05) * (perMs - this.#settledPerMs);
+    this.#sampled = 0;
+    this.#sampleAtMs = nowMs;
+  }
+}

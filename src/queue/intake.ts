@@ -1,0 +1,344 @@
+/**
+ * Hop 1 from the receiving end: how much credit producers get, and which of the messages that arrive
+ * are taken.
+ *
+ * N1  stored + outstanding credit <= the buffer, in messages and in bytes (G3): the buffer is one for
+ *     all partitions of the flow that this process owns.
+ * N2  A message that is not taken is answered with a code, and a time to come back where one helps
+ *     (G12, C5).
+ * N3  What is taken and not durable yet is bounded as well: a slow disk holds producers back (G6).
+ *
+ * It must not know lanes, consumers or the store.
+ */
+import { admission, drain, limiter } from "../control/index.ts";
+import type { Admission, Drain, Limiter } from "../control/index.ts";
+import { issuer } from "../protocol/index.ts";
+import type {
+  ClassName,
+  Draft,
+  Issuer,
+  ProducerFrame,
+  RefusalCode,
+  SendResult,
+  ToProducerFrame,
+} from "../protocol/index.ts";
+import type { Contract } from "../flow/index.ts";
+
+/** Not durable yet, of the whole flow: a few group commits. */
+const unwrittenMax = 8192;
+const unwrittenBytesMax = 16 * 1024 * 1024;
+const promiseSpanS = 0.25;
+const retryMinMs = 50;
+/** After a full store: how often a few messages are let through to see whether it has space again. */
+const fullRetryMs = 1000;
+
+export interface Stored {
+  messages: number;
+  bytes: number;
+  /** Of these, not durable yet. */
+  unwritten: number;
+  unwrittenBytes: number;
+}
+
+export interface IntakeHost {
+  send(producer: string, frame: ToProducerFrame): void;
+  /** Takes a message that was admitted. */
+  take(producer: string, partition: number, position: number, draft: Draft): void;
+  stored(): Stored;
+}
+
+export interface IntakeView {
+  readonly creditsOut: number;
+  readonly signalLagMs: { readonly p50: number; readonly p99: number; readonly max: number };
+  /** Largest share of a bound that is stored. */
+  readonly pressure: number;
+  readonly lowestClass: ClassName | null;
+  readonly isStoreFull: boolean;
+}
+
+interface Stream {
+  readonly id: string;
+  readonly producer: string;
+  readonly partition: number;
+}
+
+export class Intake {
+  readonly #host: IntakeHost;
+  #contract: Contract;
+  readonly #issuer: Issuer;
+  readonly #admission: Admission;
+  readonly #drain: Drain;
+  readonly #boundary: Limiter | undefined;
+  readonly #groups = new Map<string, Limiter>();
+  readonly #streams = new Map<string, Stream>();
+  isClosed = false;
+  #fullUntilMs = 0;
+  #hint: string = "";
+
+  constructor(contract: Contract, drainState: Drain, host: IntakeHost, nowMs: number) {
+    this.#contract = contract;
+    this.#drain = drainState;
+    this.#host = host;
+    this.#issuer = issuer.init({ firstEpoch: 1, ttlMs: contract.credit.leaseMs }, nowMs);
+    this.#admission = admission.init(limitsOf(contract));
+    const { rate } = contract.boundary;
+    this.#boundary =
+      rate === undefined
+        ? undefined
+        : limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
+  }
+
+  change(contract: Contract, nowMs: number): void {
+    this.#contract = contract;
+    admission.setLimits(this.#admission, limitsOf(contract));
+    const { rate } = contract.boundary;
+    if (rate !== undefined && this.#boundary !== undefined) {
+      limiter.setRate(this.#boundary, { ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
+    }
+    this.#groups.clear();
+  }
+
+  join(producer: string, partition: number, nowMs: number): void {
+    const id = streamId(producer, partition);
+    this.#streams.set(id, { id, producer, partition });
+    issuer.join(this.#issuer, id, nowMs);
+    this.#host.send(producer, { kind: "opened", partition });
+  }
+
+  /** @param sure Nothing can arrive from it any more. */
+  leave(producer: string, partition: number, nowMs: number, sure: boolean): void {
+    const id = streamId(producer, partition);
+    if (this.#streams.delete(id)) issuer.leave(this.#issuer, id, nowMs, sure);
+  }
+
+  frame(producer: string, frame: ProducerFrame, nowMs: number): void {
+    const id = streamId(producer, frame.partition);
+    const stream = this.#streams.get(id);
+    if (stream === undefined) return;
+    if (frame.kind === "send") this.#arrive(stream, frame, nowMs);
+    issuer.heard(this.#issuer, id, nowMs, frame.beat);
+  }
+
+  /** The store took nothing: no credit for a while, then a little to try. */
+  storeIsFull(nowMs: number): void {
+    this.#fullUntilMs = nowMs + fullRetryMs;
+  }
+
+  #arrive(stream: Stream, frame: Extract<ProducerFrame, { kind: "send" }>, nowMs: number): void {
+    const { drafts, position } = frame;
+    const sizes = drafts.map((draft) => draft.bytes);
+    const { accepted } = issuer.arrived(
+      this.#issuer,
+      stream.id,
+      nowMs,
+      frame.stamp,
+      drafts.length,
+      sizes,
+    );
+    const refused: SendResult[] = [];
+    const stored = this.#host.stored();
+    const p95Ms = drain.p95Ms(this.#drain);
+    let taken = 0;
+    for (let at = 0; at < drafts.length; at++) {
+      const draft = drafts[at]!;
+      const refusal =
+        at >= accepted
+          ? ({ code: "no_credit", retryAfterMs: retryMinMs } as const)
+          : this.#refusal(draft, stored, p95Ms, nowMs);
+      if (refusal !== undefined) {
+        refused.push({ kind: "refused", position: position + at, ...refusal });
+        continue;
+      }
+      stored.messages++;
+      stored.bytes += draft.bytes;
+      taken++;
+      this.#host.take(stream.producer, stream.partition, position + at, draft);
+    }
+    drain.arrived(this.#drain, nowMs, taken);
+    if (refused.length > 0) {
+      const { partition } = stream;
+      this.#host.send(stream.producer, { kind: "results", partition, results: refused });
+    }
+  }
+
+  #refusal(
+    draft: Draft,
+    stored: Stored,
+    p95Ms: number,
+    nowMs: number,
+  ): { code: RefusalCode; retryAfterMs?: number; found?: unknown; allowed?: unknown } | undefined {
+    if (draft.bytes > this.#contract.messageBytesMax) {
+      const allowed = this.#contract.messageBytesMax;
+      return { code: "message_too_large", found: draft.bytes, allowed };
+    }
+    if (this.isClosed) return { code: "intake_closed", retryAfterMs: fullRetryMs };
+    this.#observe(stored, nowMs);
+    const deadlineMs = draft.deadlineMs ?? this.#contract.deadlineMs;
+    const refusal = admission.admit(
+      this.#admission,
+      {
+        class: draft.class,
+        bytes: draft.bytes,
+        deadlineAtMs: deadlineMs === undefined ? undefined : nowMs + deadlineMs,
+        dueAtMs: draft.delayMs === undefined ? undefined : nowMs + draft.delayMs,
+      },
+      nowMs,
+      stored.messages,
+      p95Ms,
+    );
+    return refusal ?? this.#overRate(draft, nowMs);
+  }
+
+  #overRate(draft: Draft, nowMs: number): { code: RefusalCode; retryAfterMs: number } | undefined {
+    const { groupRate, surges } = this.#contract.boundary;
+    if (this.#boundary === undefined && groupRate === undefined) return undefined;
+    const factor = limiter.surgeFactor(surges, nowMs);
+    const cost = draft.cost ?? 1;
+    // The flow's first: a message that it refuses costs its group nothing.
+    const retryAfterMs =
+      this.#boundary === undefined ? 0 : limiter.take(this.#boundary, nowMs, cost, factor);
+    if (retryAfterMs > 0) return { code: "rate_limited", retryAfterMs };
+    if (groupRate === undefined || draft.group === undefined) return undefined;
+    const waitMs = limiter.take(this.#groupLimiter(draft.group, nowMs), nowMs, cost, factor);
+    return waitMs > 0 ? { code: "rate_limited", retryAfterMs: waitMs } : undefined;
+  }
+
+  #groupLimiter(group: string, nowMs: number): Limiter {
+    let known = this.#groups.get(group);
+    if (known === undefined) {
+      const rate = this.#contract.boundary.groupRate!;
+      // A limiter at rest is as good as a new one, so the oldest may be forgotten.
+      if (this.#groups.size >= 10_000) this.#groups.delete(this.#groups.keys().next().value!);
+      known = limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
+      this.#groups.set(group, known);
+    }
+    return known;
+  }
+
+  #observe(stored: Stored, nowMs: number): void {
+    const stalledSinceMs = drain.stalledSinceMs(this.#drain, nowMs, this.#drain.busy ? 1 : 0, 0);
+    admission.observe(this.#admission, {
+      pending: stored.messages,
+      bytes: stored.bytes,
+      promised: issuer.outstanding(this.#issuer).messages,
+      ratePerS: drain.ratePerS(this.#drain),
+      stalledMs: stalledSinceMs === undefined ? 0 : nowMs - stalledSinceMs,
+    });
+  }
+
+  /** Gives what can be given, and tells how things stand when that has changed. */
+  issue(nowMs: number): void {
+    if (nowMs >= this.#fullUntilMs) this.#fullUntilMs = 0;
+    const stored = this.#host.stored();
+    this.#observe(stored, nowMs);
+    const lowestClass = admission.lowestOpenClass(this.#admission);
+    const { room, limitedBy } = this.#room(stored, lowestClass, nowMs);
+    const ratePerS = drain.ratePerS(this.#drain);
+    const retryAfterMs = this.#retryAfterMs(stored, limitedBy, ratePerS, nowMs);
+    // How things stand is told when it changes, whether or not there is credit to give.
+    const hint = `${lowestClass ?? ""}:${limitedBy}`;
+    const changed = hint !== this.#hint;
+    this.#hint = hint;
+    const grants = issuer.issue(this.#issuer, nowMs, room, changed);
+    for (const { senderId, ...grant } of grants) {
+      const stream = this.#streams.get(senderId);
+      if (stream === undefined) continue;
+      this.#host.send(stream.producer, {
+        kind: "grant",
+        partition: stream.partition,
+        grant,
+        lowestClass,
+        limitedBy,
+        retryAfterMs,
+      });
+    }
+  }
+
+  #room(
+    stored: Stored,
+    lowestClass: ClassName | null,
+    nowMs: number,
+  ): { room: { messages: number; bytes: number }; limitedBy: RefusalCode } {
+    const none = { messages: 0, bytes: 0 };
+    if (this.isClosed) return { room: none, limitedBy: "intake_closed" };
+    if (this.#fullUntilMs > 0) return { room: none, limitedBy: "store_full" };
+    if (lowestClass === null) return { room: none, limitedBy: "buffer_full" };
+    const { buffer } = this.#contract;
+    const ratePerS = drain.ratePerS(this.#drain);
+    const promiseMax = Math.max(
+      8 * this.#streams.size,
+      promiseSpanS * drain.arrivalRatePerS(this.#drain, nowMs),
+    );
+    const space = buffer.messages - stored.messages;
+    const spaceBytes = buffer.bytes - stored.bytes;
+    const seconds =
+      buffer.seconds === undefined || ratePerS === undefined
+        ? Infinity
+        : buffer.seconds * ratePerS - stored.messages;
+    const unwritten = unwrittenMax - stored.unwritten;
+    const boundary =
+      this.#boundary === undefined ? Infinity : limiter.view(this.#boundary, nowMs).left;
+    const messages = Math.max(
+      0,
+      Math.floor(Math.min(space, seconds, promiseMax, unwritten, boundary)),
+    );
+    const bytes = Math.max(0, Math.min(spaceBytes, unwrittenBytesMax - stored.unwrittenBytes));
+    let limitedBy: RefusalCode = "no_credit";
+    if (Math.min(space, seconds, spaceBytes) < 1) limitedBy = "buffer_full";
+    else if (boundary < 1) limitedBy = "rate_limited";
+    else if (lowestClass !== "bulk") limitedBy = "class_closed";
+    return { room: { messages, bytes }, limitedBy };
+  }
+
+  #retryAfterMs(
+    stored: Stored,
+    limitedBy: RefusalCode,
+    ratePerS: number | undefined,
+    nowMs: number,
+  ): number {
+    if (limitedBy === "store_full")
+      return Math.max(retryMinMs, Math.ceil(this.#fullUntilMs - nowMs));
+    if (limitedBy === "no_credit" || limitedBy === "rate_limited") return retryMinMs;
+    if (limitedBy === "intake_closed" || ratePerS === undefined || ratePerS <= 0)
+      return fullRetryMs;
+    const over = stored.messages - 0.95 * this.#contract.buffer.messages;
+    return Math.max(retryMinMs, Math.ceil((1000 * over) / ratePerS));
+  }
+
+  /** Credit given out and not used. */
+  get outstanding(): { messages: number; bytes: number } {
+    return issuer.outstanding(this.#issuer);
+  }
+
+  get dueAtMs(): number {
+    return Math.min(
+      issuer.issueDue(this.#issuer),
+      this.#fullUntilMs > 0 ? this.#fullUntilMs : Infinity,
+    );
+  }
+
+  view(): IntakeView {
+    const { lag } = issuer.view(this.#issuer);
+    const { pressure, lowestOpenClass } = admission.view(this.#admission);
+    return {
+      creditsOut: issuer.outstanding(this.#issuer).messages,
+      signalLagMs: { p50: lag.p50Ms, p99: lag.p99Ms, max: lag.maxMs },
+      pressure,
+      lowestClass: lowestOpenClass,
+      isStoreFull: this.#fullUntilMs > 0,
+    };
+  }
+
+  check(): void {
+    admission.check(this.#admission);
+  }
+}
+
+function limitsOf(contract: Contract): Parameters<typeof admission.init>[0] {
+  const { messages, bytes, seconds } = contract.buffer;
+  return { messages, bytes, seconds, classes: contract.classes };
+}
+
+function streamId(producer: string, partition: number): string {
+  return `${producer}:${partition}`;
+}

@@ -1,0 +1,769 @@
+/**
+ * The middle of a flow: takes messages in on credit (intake), keeps the books of its partitions
+ * (partition), chooses what is next (dispatch, waits) and hands it out on credit (delivery). One
+ * machine serves all partitions of a flow that this process owns.
+ *
+ * It is pure: a driver feeds it events with the time at which they came, calls `turn` when a batch of
+ * them is in, and carries out what `take` returns. Between a decision and its bookkeeping nothing
+ * else happens.
+ *
+ * M1  accepted = acked + dead + discarded + pending, by the engine's own counters (G2).
+ * M2  A started attempt ends once: by its consumer's verdict, the end of its lease, its consumer's
+ *     end, or the end of its owner.
+ * M3  One suspect at a time: a message that was in flight when a process died is started only while
+ *     no other such message is out; after `crashesMax` crashes it is a dead letter.
+ * M4  A retry takes a token of the flow's retry budget (R1).
+ */
+import { budget, drain, recovery, retry } from "../control/index.ts";
+import type { Drain } from "../control/index.ts";
+import type { Append, Claim, Descriptor, StoredMessage, WriteResult } from "../engines/engine.ts";
+import type { Contract } from "../flow/index.ts";
+import { formatId } from "../flow/index.ts";
+import type {
+  ConsumerFrame,
+  Draft,
+  FrameVerdict,
+  ProducerFrame,
+  RefusalCode,
+  SendResult,
+  Settlement,
+} from "../protocol/index.ts";
+import { Delivery } from "./delivery.ts";
+import { Dispatch } from "./dispatch.ts";
+import type { QueueEffect, QueueFact, QueueWrite } from "./effects.ts";
+import type { Entry } from "./entry.ts";
+import { Intake } from "./intake.ts";
+import type { Stored } from "./intake.ts";
+import { Partition } from "./partition.ts";
+import type { Confirm, PendingAppend, PendingChange, RedrivenLetter } from "./partition.ts";
+import type { Source } from "./sources.ts";
+import { viewOf } from "./view.ts";
+import type { QueueView } from "./view.ts";
+import { Waits } from "./waits.ts";
+import { explain } from "./why.ts";
+import type { Reason } from "./why.ts";
+
+/** Payloads kept in memory between append and dispatch; the store has them all. */
+const cacheBytesMax = 32 * 1024 * 1024;
+const crashesMax = 3;
+const dueLimit = 512;
+const routine: ReadonlySet<QueueFact["kind"]> = new Set(["accepted", "acked", "released"]);
+const consumerLeft = "the consumer left";
+const leaseEnded = "the lease of the delivery ended";
+
+export class QueueMachine {
+  #contract: Contract;
+  readonly #seed: number;
+  readonly partitions: readonly Partition[];
+  readonly #intake: Intake;
+  readonly #dispatch: Dispatch;
+  readonly #delivery: Delivery;
+  readonly #waits: Waits;
+  readonly #drain: Drain;
+  readonly #producers = new Set<string>();
+  /** Tell of routine facts, too: one object a message, so only while somebody listens. */
+  watchesAll = false;
+  #effects: QueueEffect[] = [];
+  /** Sources that gave something in this turn: they may run low. */
+  readonly #drained = new Set<Source>();
+  #isPaused = false;
+  #isClosing = false;
+  #cachedBytes = 0;
+  #meanMs = 0;
+  /** When the event at hand came. */
+  #nowMs: number;
+
+  constructor(contract: Contract, seed: number, nowMs: number) {
+    this.#contract = contract;
+    this.#seed = seed;
+    this.#nowMs = nowMs;
+    this.#drain = drain.init({ expectedRatePerS: contract.expectedRate }, nowMs);
+    this.#waits = new Waits(contract.retry.budget, nowMs);
+    this.#dispatch = new Dispatch({
+      mayDispatch: (partition) => this.#mayDispatch(partition),
+      weightOf: (group) => this.#contract.groups.weights[group] ?? 1,
+    });
+    this.#delivery = new Delivery({
+      leaseMs: () => this.#contract.leaseMs,
+      send: (consumer, frame) => this.#effects.push({ kind: "toConsumer", consumer, frame }),
+      isPaused: (partition) => !this.#mayDispatch(partition),
+    });
+    this.#intake = new Intake(
+      contract,
+      this.#drain,
+      {
+        send: (producer, frame) => this.#effects.push({ kind: "toProducer", producer, frame }),
+        take: (producer, partition, position, draft) =>
+          this.#accept(producer, partition, position, draft),
+        stored: () => this.stored(),
+      },
+      nowMs,
+    );
+    const host = {
+      ordered: contract.order === "key",
+      readAhead: contract.readAhead,
+      effect: (effect: QueueEffect) => this.#effects.push(effect),
+      offer: (source: Source) => this.#dispatch.offer(source),
+      delay: (entry: Entry) => this.#waits.delay(entry),
+      suspect: (entry: Entry) => this.#suspect(entry),
+      prepared: (entry: Entry) => this.#delivery.prepared(entry),
+      keep: (bytes: number, must: boolean) => this.#keep(bytes, must),
+      drop: (bytes: number) => (this.#cachedBytes -= bytes),
+    };
+    this.partitions = Array.from({ length: contract.partitions }, (_, i) => new Partition(i, host));
+  }
+
+  get contract(): Contract {
+    return this.#contract;
+  }
+
+  /** New limits and policies; the next decisions follow them. */
+  change(contract: Contract, nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#contract = contract;
+    this.#intake.change(contract, nowMs);
+  }
+
+  // Owners of partitions.
+
+  claimed(partition: number, claim: Claim, nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.partitions[partition]!.claimed(claim);
+    for (const producer of this.#producers) this.#intake.join(producer, partition, nowMs);
+  }
+
+  /** The partition's claim or store is lost: what waits is answered, and nothing more is done there. */
+  stopped(partition: number, code: RefusalCode, nowMs: number): void {
+    this.#nowMs = nowMs;
+    const owned = this.partitions[partition]!;
+    if (owned.stopped !== undefined) return;
+    const { appends, maybe } = owned.stop(code);
+    const results = [
+      ...maybe.map((pending) => ({ pending, code: "outcome_unknown" as const })),
+      ...appends.map((pending) => ({ pending, code })),
+    ];
+    for (const { pending, code } of results)
+      this.#answer(pending, partition, { kind: "refused", code });
+    for (const entry of owned.entries.values()) {
+      if (entry.state === "starting") this.#delivery.starting--;
+    }
+    this.#delivery.drop(partition);
+    this.#waits.drop(partition);
+    for (const producer of this.#producers) {
+      this.#intake.leave(producer, partition, nowMs, true);
+      this.#effects.push({ kind: "toProducer", producer, frame: { kind: "closed", partition } });
+    }
+    this.#fact({ kind: "stopped", partition, code });
+  }
+
+  // Hop 1: producers.
+
+  producerJoined(producer: string, nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#producers.add(producer);
+    for (const owned of this.partitions) {
+      if (owned.isOpen) this.#intake.join(producer, owned.index, nowMs);
+    }
+  }
+
+  /** @param sure Nothing of it can arrive any more. */
+  producerLeft(producer: string, nowMs: number, sure: boolean): void {
+    this.#nowMs = nowMs;
+    this.#producers.delete(producer);
+    for (const owned of this.partitions) this.#intake.leave(producer, owned.index, nowMs, sure);
+  }
+
+  producerFrame(producer: string, frame: ProducerFrame, nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#intake.frame(producer, frame, nowMs);
+  }
+
+  /** Gives credit at once, without waiting for the turn to end. */
+  issue(nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#intake.issue(nowMs);
+  }
+
+  #accept(producer: string, partition: number, position: number, draft: Draft): void {
+    const { bytes, joint } = draft;
+    const append = this.#appendOf(draft);
+    this.partitions[partition]!.append({ append, bytes, producer, position, joint });
+  }
+
+  #appendOf(draft: Draft): Append {
+    const nowMs = Math.floor(this.#nowMs);
+    const { key, keyHash, group, cost, delayMs, idempotency, headers, payload } = draft;
+    const deadlineMs = draft.deadlineMs ?? this.#contract.deadlineMs;
+    const append: { -readonly [Field in keyof Append]: Append[Field] } = {
+      class: draft.class,
+      headers,
+      payload,
+    };
+    if (keyHash !== undefined) append.keyHash = keyHash;
+    if (key !== undefined) append.key = key;
+    if (group !== undefined) append.group = group;
+    if (cost !== undefined) append.cost = cost;
+    if (delayMs !== undefined && delayMs > 0) append.dueAtMs = nowMs + Math.ceil(delayMs);
+    if (deadlineMs !== undefined) append.deadlineAtMs = nowMs + Math.ceil(deadlineMs);
+    if (idempotency !== undefined) {
+      const untilMs = nowMs + this.#contract.dedup.windowMs;
+      append.idempotency = { id: idempotency.id, content: idempotency.content, untilMs };
+    }
+    return append;
+  }
+
+  #answer(
+    pending: PendingAppend,
+    partition: number,
+    outcome:
+      | { kind: "refused"; code: RefusalCode }
+      | { kind: "accepted" | "duplicate"; seq: number },
+  ): void {
+    const result: SendResult = { position: pending.position, ...outcome };
+    const frame = { kind: "results", partition, results: [result] } as const;
+    this.#effects.push({ kind: "toProducer", producer: pending.producer, frame });
+  }
+
+  // The store's answers.
+
+  written(partition: number, result: WriteResult, nowMs: number): void {
+    this.#nowMs = nowMs;
+    const owned = this.partitions[partition]!;
+    if (owned.writing === undefined) return; // It was stopped meanwhile.
+    const { appends, changes, startedAtMs } = owned.written(result, nowMs);
+    this.#delivery.wrote(nowMs - startedAtMs);
+    for (const pending of changes) this.#durable(pending, partition);
+    let results: SendResult[] = [];
+    let producer: string | undefined;
+    const flush = (): void => {
+      if (producer === undefined || results.length === 0) return;
+      const frame = { kind: "results", partition, results } as const;
+      this.#effects.push({ kind: "toProducer", producer, frame });
+    };
+    for (let at = 0; at < appends.length; at++) {
+      const pending = appends[at]!;
+      const { kind, seq } = result.appended[at]!;
+      if (pending.producer !== producer) {
+        flush();
+        ({ producer } = pending);
+        results = [];
+      }
+      const { position } = pending;
+      if (kind === "conflict") {
+        results.push({ kind: "refused", position, code: "idempotency_conflict", found: seq });
+        continue;
+      }
+      results.push({ kind: kind === "stored" ? "accepted" : "duplicate", position, seq });
+      if (kind === "stored") this.#fact({ kind: "accepted", partition, seq });
+    }
+    flush();
+  }
+
+  /**
+   * Nothing of the write happened, because the store takes no appends now. Settles go on (E20).
+   * @returns The joint writes whose other halves will wait in vain.
+   */
+  refused(partition: number, code: "store_full" | "buffer_full", nowMs: number): number[] {
+    this.#nowMs = nowMs;
+    const owned = this.partitions[partition]!;
+    if (owned.writing === undefined) return [];
+    const { appends } = owned.unwritten();
+    if (code === "store_full") this.#intake.storeIsFull(nowMs);
+    for (const pending of appends) this.#answer(pending, partition, { kind: "refused", code });
+    return appends.flatMap(({ joint }) => (joint === undefined ? [] : [joint]));
+  }
+
+  #durable({ change, entry, attempt, confirmTo }: PendingChange, partition: number): void {
+    const { seq } = change;
+    if (confirmTo !== undefined) {
+      const frame = { kind: "settled", partition, seq, attempt, effective: true } as const;
+      this.#effects.push({ kind: "toConsumer", consumer: confirmTo, frame });
+    }
+    switch (change.kind) {
+      case "started":
+        break;
+      case "released":
+        this.#fact({ kind: "released", partition, seq });
+        break;
+      case "retry": {
+        const { dueAtMs, error } = change;
+        this.#fact({ kind: "retrying", partition, seq, attempt: entry!.attempts, dueAtMs, error });
+        break;
+      }
+      case "ack":
+        this.#fact({ kind: "acked", partition, seq, attempt: entry!.attempts });
+        break;
+      case "dead":
+        this.#fact({
+          kind: "dead",
+          partition,
+          seq,
+          attempt: entry!.attempts,
+          reason: change.reason,
+        });
+        break;
+      case "discard":
+        this.#fact({ kind: "discarded", partition, seq, reason: change.reason });
+        break;
+      case "redrive":
+        this.#fact({ kind: "redriven", partition, seq });
+        break;
+    }
+  }
+
+  scanned(
+    effect: Extract<QueueEffect, { kind: "scan" }>,
+    descriptors: readonly Descriptor[],
+    heads: readonly number[],
+    nowMs: number,
+  ): void {
+    this.#nowMs = nowMs;
+    const { read, source, query } = effect;
+    const full = descriptors.length >= query.limit;
+    this.partitions[effect.partition]!.scanned(
+      read,
+      source,
+      query.afterSeq,
+      descriptors,
+      heads,
+      full,
+    );
+  }
+
+  dueRead(
+    effect: Extract<QueueEffect, { kind: "due" }>,
+    descriptors: readonly Descriptor[],
+    heads: readonly number[],
+    nowMs: number,
+  ): void {
+    this.#nowMs = nowMs;
+    const full = descriptors.length >= effect.limit;
+    this.partitions[effect.partition]!.dueRead(effect.read, descriptors, heads, full);
+  }
+
+  keyRead(
+    effect: Extract<QueueEffect, { kind: "readKey" }>,
+    descriptors: readonly Descriptor[],
+    nowMs: number,
+  ): void {
+    this.#nowMs = nowMs;
+    const full = descriptors.length >= effect.limit;
+    this.partitions[effect.partition]!.keyRead(
+      effect.read,
+      effect.keyHash,
+      descriptors,
+      full,
+      nowMs,
+    );
+  }
+
+  groupsRead(
+    effect: Extract<QueueEffect, { kind: "groups" }>,
+    groups: readonly string[],
+    nowMs: number,
+  ): void {
+    this.#nowMs = nowMs;
+    this.partitions[effect.partition]!.groupsRead(effect.lane, groups);
+  }
+
+  loaded(
+    effect: Extract<QueueEffect, { kind: "payloads" }>,
+    messages: readonly (StoredMessage | null)[],
+    nowMs: number,
+  ): void {
+    this.#nowMs = nowMs;
+    this.partitions[effect.partition]!.loaded(effect.seqs, messages);
+  }
+
+  /** A message cannot be read: it is put aside with its reason, never delivered (G13). */
+  damaged(partition: number, seq: number, nowMs: number): void {
+    this.#nowMs = nowMs;
+    const owned = this.partitions[partition]!;
+    const entry = owned.entries.get(seq);
+    if (entry?.state !== "starting") return;
+    entry.needsPayload = false;
+    this.#delivery.starting--;
+    this.#waits.ended(entry);
+    this.#end(entry, { seq, kind: "dead", reason: "store_corrupt" });
+  }
+
+  // Hop 2: consumers.
+
+  consumerJoined(consumer: string, nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#delivery.join(consumer);
+  }
+
+  /** What it had counts as failed attempts. */
+  consumerLeft(consumer: string, nowMs: number): void {
+    this.#nowMs = nowMs;
+    for (const entry of this.#delivery.leave(consumer)) {
+      this.#resolve(entry, { kind: "nack", error: consumerLeft });
+    }
+  }
+
+  consumerFrame(consumer: string, frame: ConsumerFrame, nowMs: number): void {
+    this.#nowMs = nowMs;
+    switch (frame.kind) {
+      case "credit":
+        this.#delivery.granted(consumer, frame.grant, nowMs);
+        break;
+      case "settle":
+        for (const settlement of frame.settlements) this.#settle(consumer, settlement, nowMs);
+        break;
+      case "working": {
+        const entry = this.partitions[frame.partition]?.entries.get(frame.seq);
+        if (entry !== undefined) {
+          this.#delivery.extend(entry, frame.attempt, nowMs + frame.extendMs);
+        }
+        break;
+      }
+      case "recovered":
+        recovery.begin(this.#dispatch.recovery, nowMs);
+        for (const owned of this.partitions) if (owned.isOpen) owned.split();
+        break;
+    }
+  }
+
+  #settle(consumer: string, settlement: Settlement, nowMs: number): void {
+    const { partition, seq, attempt, verdict, durationMs, confirm, joint } = settlement;
+    const entry = this.partitions[partition]?.entries.get(seq);
+    if (entry === undefined || !this.#delivery.settled(entry, attempt, nowMs)) {
+      if (!confirm) return;
+      const frame = { kind: "settled", partition, seq, attempt, effective: false } as const;
+      this.#effects.push({ kind: "toConsumer", consumer, frame });
+      return;
+    }
+    if (verdict.kind !== "release") {
+      drain.handled(this.#drain, durationMs);
+      drain.settled(this.#drain, nowMs, 1);
+      this.#meanMs += 0.02 * (durationMs - this.#meanMs);
+      if (attempt === 1) budget.firstSettled(this.#waits.budget, nowMs);
+    }
+    this.#resolve(entry, verdict, {
+      ...(confirm ? { to: consumer } : {}),
+      attempt,
+      ...(joint === undefined ? {} : { joint }),
+    });
+  }
+
+  /** M2: an attempt has ended with this verdict. */
+  #resolve(entry: Entry, verdict: FrameVerdict, confirm?: Confirm): void {
+    const { seq } = entry;
+    const owned = this.partitions[entry.partition]!;
+    this.#waits.ended(entry);
+    switch (verdict.kind) {
+      case "ack":
+        return this.#end(entry, { seq, kind: "ack" }, confirm);
+      case "term":
+        return this.#end(entry, { seq, kind: "dead", reason: verdict.reason }, confirm);
+      case "release": {
+        entry.state = "settling";
+        entry.attempts--;
+        entry.isRetry = entry.attempts > 0;
+        const dueAtMs = verdict.delayMs === undefined ? undefined : this.#at(verdict.delayMs);
+        const change = { seq, kind: "released" } as const;
+        return owned.change(
+          dueAtMs === undefined ? change : { ...change, dueAtMs },
+          entry,
+          confirm,
+        );
+      }
+      case "nack": {
+        const { attempts, delayBaseMs: baseMs, delayMaxMs: capMs } = this.#contract.retry;
+        if (entry.attempts >= attempts) {
+          const reason = `attempts_exhausted: ${verdict.error}`;
+          return this.#end(entry, { seq, kind: "dead", reason }, confirm);
+        }
+        const id = formatId(this.#contract.name, entry.partition, seq);
+        const delayMs = retry.delayMs(
+          { baseMs, capMs },
+          this.#seed,
+          id,
+          entry.attempts,
+          verdict.delayMs ?? 0,
+        );
+        entry.state = "settling";
+        entry.isRetry = true;
+        const { error } = verdict;
+        owned.change({ seq, kind: "retry", dueAtMs: this.#at(delayMs), error }, entry, confirm);
+      }
+    }
+  }
+
+  /** The message ends. Without a joint write the next of its key comes up at once (P3). */
+  #end(entry: Entry, change: PendingChange["change"], confirm?: Confirm): void {
+    const owned = this.partitions[entry.partition]!;
+    entry.state = "settling";
+    owned.change(change, entry, confirm);
+    if (confirm?.joint === undefined) owned.advance(entry, this.#nowMs);
+  }
+
+  #at(delayMs: number): number {
+    return Math.ceil(this.#nowMs + delayMs);
+  }
+
+  #suspect(entry: Entry): void {
+    const { partition, seq, crashes } = entry;
+    this.#fact({ kind: "suspected", partition, seq, crashes });
+    if (crashes < crashesMax) this.#waits.suspect(entry);
+    else this.#end(entry, { seq, kind: "dead", reason: "crash_suspect" });
+  }
+
+  // Operators.
+
+  pause(partition?: number): void {
+    if (partition === undefined) this.#isPaused = true;
+    else this.partitions[partition]!.isPaused = true;
+    for (const owned of this.partitions) {
+      if (!this.#mayDispatch(owned.index)) this.#delivery.paused(owned.index);
+    }
+  }
+
+  resume(partition?: number): void {
+    if (partition === undefined) this.#isPaused = false;
+    else this.partitions[partition]!.isPaused = false;
+    for (const owned of this.partitions) {
+      if (!this.#mayDispatch(owned.index)) continue;
+      this.#delivery.resumed(owned.index);
+      for (const source of owned.sources.all()) this.#dispatch.offer(source);
+    }
+  }
+
+  /** Closed: new messages are refused with `intake_closed`; what is stored goes on. */
+  setIntake(isClosed: boolean): void {
+    this.#intake.isClosed = isClosed;
+  }
+
+  /** Brings dead letters back, as many as the buffer has room for. @returns How many. */
+  redrive(partition: number, letters: readonly RedrivenLetter[]): number {
+    const owned = this.partitions[partition]!;
+    const { messages, bytes } = this.stored();
+    const { buffer } = this.#contract;
+    let room = buffer.messages - messages - this.#intake.outstanding.messages;
+    let roomBytes = buffer.bytes - bytes - this.#intake.outstanding.bytes;
+    let count = 0;
+    for (const letter of letters) {
+      if (room < 1 || roomBytes < letter.bytes) break;
+      room--;
+      roomBytes -= letter.bytes;
+      owned.redrive(letter);
+      count++;
+    }
+    return count;
+  }
+
+  purge(partition: number, seqs: readonly number[], reason: string): void {
+    for (const seq of seqs) {
+      this.partitions[partition]!.change({ seq, kind: "discard", reason }, undefined);
+    }
+  }
+
+  /** Nothing new is started; what was started and not handed out gets its attempt back. */
+  close(): void {
+    this.#isClosing = true;
+    this.#intake.isClosed = true;
+    for (const entry of this.#delivery.takePrepared()) this.#resolve(entry, { kind: "release" });
+  }
+
+  // Turns.
+
+  /** Ends a batch of events: leases, due times, the next dispatches, credit. */
+  turn(nowMs: number): void {
+    this.#nowMs = nowMs;
+    for (const entry of this.#delivery.expired(nowMs)) {
+      const { partition, seq, attempts: attempt } = entry;
+      this.#fact({ kind: "leaseEnded", partition, seq, attempt });
+      this.#resolve(entry, { kind: "nack", error: leaseEnded });
+    }
+    this.#waits.release(nowMs, (entry) => this.partitions[entry.partition]!.makeReady(entry));
+    if (!this.#isClosing) this.#start(nowMs);
+    this.#delivery.flush(nowMs, this.#dispatch.hasReady ? 1 : 0);
+    drain.backlog(this.#drain, nowMs, this.#isBusy ? 1 : 0);
+    for (const owned of this.partitions) {
+      owned.flushLoads();
+      const dueAtMs = owned.storeDueAtMs;
+      if (dueAtMs !== undefined && dueAtMs <= nowMs + 1000 && this.#waits.hasRoom) {
+        owned.readDue(Math.ceil(nowMs + 60_000), dueLimit);
+      }
+    }
+    this.#intake.issue(nowMs);
+  }
+
+  #start(nowMs: number): void {
+    let room = this.#delivery.room();
+    const rates = {
+      arrivalsPerS: drain.arrivalRatePerS(this.#drain, nowMs),
+      drainPerS: drain.ratePerS(this.#drain) ?? 0,
+    };
+    while (room > 0) {
+      const picked = this.#dispatch.pick(rates);
+      if (picked === undefined) break;
+      const { entry, source } = picked;
+      this.#drained.add(source);
+      const owned = this.partitions[entry.partition]!;
+      if (entry.deadlineAtMs !== undefined && entry.deadlineAtMs - nowMs < this.#meanMs) {
+        this.#expire(entry);
+        continue;
+      }
+      this.#delivery.starting++;
+      owned.start(entry);
+      room--;
+    }
+    for (const source of this.#drained) this.partitions[source.partition]!.want(source);
+    this.#drained.clear();
+    if (this.#dispatch.recovery.sinceMs !== undefined) this.#endSplit();
+  }
+
+  /** What cannot be done in time any more ends as the contract says, and never in silence. */
+  #expire(entry: Entry): void {
+    const { seq } = entry;
+    this.#waits.ended(entry);
+    const kind = this.#contract.discard.includes("expired") ? "discard" : "dead";
+    this.#end(entry, { seq, kind, reason: "expired" });
+  }
+
+  #endSplit(): void {
+    let isSplit = false;
+    for (const owned of this.partitions) {
+      owned.sources.sweep();
+      if (owned.sources.isSplit) isSplit = true;
+    }
+    if (!isSplit) recovery.end(this.#dispatch.recovery);
+  }
+
+  /**
+   * The writes that may go now, one for each partition that has something to write and no write on
+   * its way. Joint parts are included when `isWhole` says that their other half is, too.
+   */
+  writes(
+    nowMs: number,
+    isWhole: (joint: number) => boolean,
+  ): { partition: number; write: QueueWrite }[] {
+    const writes: { partition: number; write: QueueWrite }[] = [];
+    let stored: Stored | undefined;
+    for (const owned of this.partitions) {
+      if (owned.writing !== undefined || !owned.hasWork) continue;
+      stored ??= this.stored();
+      const { buffer } = this.#contract;
+      // The bound is the flow's: a partition may take what the others leave (N1).
+      const limits = {
+        messages: Math.max(0, buffer.messages - stored.messages) + owned.storedMessages,
+        bytes: Math.max(0, buffer.bytes - stored.bytes) + owned.storedBytes,
+      };
+      const write = owned.nextWrite(nowMs, limits, isWhole);
+      if (write !== undefined) writes.push({ partition: owned.index, write });
+    }
+    return writes;
+  }
+
+  /** The other half of a joint write will not come: its delivery goes back untried. */
+  dropJoint(joint: number): void {
+    for (const owned of this.partitions) {
+      const entry = owned.dropJoint(joint);
+      if (entry !== undefined) this.#resolve(entry, { kind: "release" });
+    }
+  }
+
+  /** Counts the halves of joint writes that could go now. */
+  joints(into: Map<number, number>): void {
+    for (const owned of this.partitions) if (owned.writing === undefined) owned.joints(into);
+  }
+
+  /** What the world is to do, in order. */
+  take(): QueueEffect[] {
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  /** When `turn` is to be called though nothing comes; Infinity: never. */
+  nextWakeAtMs(nowMs: number): number {
+    let least = Math.min(
+      this.#waits.nextAtMs(nowMs),
+      this.#delivery.nextLeaseAtMs,
+      this.#delivery.nextAskAtMs(nowMs),
+      this.#intake.dueAtMs,
+    );
+    if (!this.#waits.hasRoom) return least;
+    for (const owned of this.partitions) {
+      if (owned.storeDueAtMs !== undefined) least = Math.min(least, owned.storeDueAtMs - 1000);
+    }
+    return least;
+  }
+
+  /** Nothing is in flight, started or waiting to be written. */
+  get isIdle(): boolean {
+    if (this.#delivery.inFlight + this.#delivery.starting > 0) return false;
+    return this.partitions.every((owned) => owned.writing === undefined && !owned.hasWork);
+  }
+
+  // What it holds.
+
+  stored(): Stored {
+    const stored = { messages: 0, bytes: 0, unwritten: 0, unwrittenBytes: 0 };
+    for (const owned of this.partitions) {
+      stored.messages += owned.storedMessages;
+      stored.bytes += owned.storedBytes;
+      stored.unwritten += owned.reservedMessages;
+      stored.unwrittenBytes += owned.reservedBytes;
+    }
+    return stored;
+  }
+
+  why(partition: number, seq: number, nowMs: number): Reason | undefined {
+    const owned = this.partitions[partition];
+    const entry = owned?.entries.get(seq);
+    if (owned === undefined || entry === undefined) return undefined;
+    return explain(entry, owned, {
+      nowMs,
+      isPaused: !this.#mayDispatch(partition),
+      hasConsumers: this.#delivery.hasConsumers,
+      budgetAtMs: budget.readyAtMs(this.#waits.budget, nowMs),
+    });
+  }
+
+  view(nowMs: number): QueueView {
+    return viewOf(
+      {
+        contract: this.#contract,
+        partitions: this.partitions,
+        isPaused: this.#isPaused,
+        isIntakeClosed: this.#intake.isClosed,
+        drain: this.#drain,
+        budget: this.#waits.budget,
+        delivery: this.#delivery.view(nowMs),
+        intake: this.#intake.view(),
+        isBusy: this.#isBusy,
+      },
+      nowMs,
+    );
+  }
+
+  check(): void {
+    for (const owned of this.partitions) owned.check();
+    this.#delivery.check();
+    this.#intake.check();
+    budget.check(this.#waits.budget);
+  }
+
+  get #isBusy(): boolean {
+    return this.#delivery.preparedCount > 0 || this.#dispatch.hasReady;
+  }
+
+  #mayDispatch(partition: number): boolean {
+    const owned = this.partitions[partition]!;
+    return !this.#isPaused && !owned.isPaused && owned.isOpen;
+  }
+
+  #keep(bytes: number, must: boolean): boolean {
+    if (!must && this.#cachedBytes + bytes > cacheBytesMax) return false;
+    this.#cachedBytes += bytes;
+    return true;
+  }
+
+  #fact(fact: QueueFact): void {
+    if (!this.watchesAll && routine.has(fact.kind)) return;
+    this.#effects.push({ kind: "fact", fact });
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * Messages that wait for a time: delayed ones for theirs, retries for theirs and for a token of the
+ * retry budget, suspects for the one before them.
+ *
+ * R1  A retry, and a suspect's next attempt, take a token of the budget; without one they wait, the
+ *     order of their due times kept.
+ * M3  One suspect at a time is out.
+ * G6  At most `delayedMax` are kept; the caller leaves the others to the store.
+ */
+import { Deque, Heap } from "../base/index.ts";
+import { budget } from "../control/index.ts";
+import type { Budget } from "../control/index.ts";
+import type { Entry } from "./entry.ts";
+
+/** Over all partitions of the flow. */
+const delayedMax = 8192;
+
+export class Waits {
+  readonly budget: Budget;
+  readonly #delayed = new Heap<Entry>();
+  readonly #retries = new Heap<Entry>();
+  readonly #suspects = new Deque<Entry>();
+  #suspectOut: Entry | undefined;
+
+  constructor(share: number, nowMs: number) {
+    this.budget = budget.init({ share }, nowMs);
+  }
+
+  get size(): number {
+    return this.#delayed.size + this.#retries.size + this.#suspects.size;
+  }
+
+  get hasRoom(): boolean {
+    return this.#delayed.size + this.#retries.size < delayedMax / 2;
+  }
+
+  /** @returns False when there is no room. */
+  delay(entry: Entry): boolean {
+    const heap = entry.isRetry ? this.#retries : this.#delayed;
+    if (this.#delayed.size + this.#retries.size >= delayedMax) return false;
+    entry.state = "delayed";
+    heap.push(entry.dueAtMs, entry);
+    return true;
+  }
+
+  suspect(entry: Entry): void {
+    this.#suspects.pushBack(entry);
+  }
+
+  /** Calls for each message whose wait is over. */
+  release(nowMs: number, ready: (entry: Entry) => void): void {
+    for (;;) {
+      drop(this.#delayed);
+      if (this.#delayed.least > nowMs) break;
+      ready(this.#delayed.pop()!);
+    }
+    for (;;) {
+      drop(this.#retries);
+      if (this.#retries.least > nowMs || !budget.take(this.budget, nowMs)) break;
+      ready(this.#retries.pop()!);
+    }
+    if (this.#suspectOut !== undefined || this.#suspects.size === 0) return;
+    if (this.#suspects.front()!.state !== "suspect") this.#suspects.popFront();
+    else if (budget.take(this.budget, nowMs)) {
+      this.#suspectOut = this.#suspects.popFront()!;
+      ready(this.#suspectOut);
+    }
+  }
+
+  /** An attempt ended, whichever way: if it was a suspect's, the next one may start. */
+  ended(entry: Entry): void {
+    if (entry === this.#suspectOut) this.#suspectOut = undefined;
+  }
+
+  /** Everything of a partition is void. */
+  drop(partition: number): void {
+    if (this.#suspectOut?.partition === partition) this.#suspectOut = undefined;
+  }
+
+  nextAtMs(nowMs: number): number {
+    drop(this.#delayed);
+    drop(this.#retries);
+    const suspectWaits = this.#suspects.size > 0 && this.#suspectOut === undefined;
+    const needsToken = suspectWaits || this.#retries.least <= nowMs;
+    return Math.min(
+      this.#delayed.least,
+      needsToken ? budget.readyAtMs(this.budget, nowMs) : this.#retries.least,
+    );
+  }
+}
+
+/** What left meanwhile (settled by an operator, evicted, delayed anew) is no longer at its place. */
+function drop(heap: Heap<Entry>): void {
+  for (let entry = heap.peek(); entry !== undefined; entry = heap.peek()) {
+    if (entry.state === "delayed" && entry.dueAtMs === heap.least) return;
+    heap.pop();
+  }
+}

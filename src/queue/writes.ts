@@ -1,0 +1,102 @@
+/**
+ * Carries the writes of all flows of one process to their engine. A joint write (the ack of one
+ * delivery and the append that it led to) has its halves in two partitions, often of two flows: they
+ * go in one batch, which the engine makes durable as a whole (E2), once both partitions are free.
+ */
+import type { Engine, PartitionWrite, WriteResult } from "../engines/engine.ts";
+import type { QueueMachine } from "./machine.ts";
+
+export interface Writer {
+  readonly machine: QueueMachine;
+  /** The write of a partition, with the claim that it goes under. */
+  prepare(
+    partition: number,
+    write: ReturnType<QueueMachine["writes"]>[number]["write"],
+  ): PartitionWrite;
+  written(partition: number, result: WriteResult): void;
+  failed(partition: number, error: unknown): void;
+}
+
+export class Writes {
+  readonly #engine: Engine;
+  readonly #writers = new Set<Writer>();
+  #joints = 0;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  add(writer: Writer): void {
+    this.#writers.add(writer);
+  }
+
+  remove(writer: Writer): void {
+    this.#writers.delete(writer);
+  }
+
+  /** @returns The token of a new joint write; give it back with `endJoint`. */
+  beginJoint(): number {
+    this.#joints++;
+    return ++this.#token;
+  }
+
+  endJoint(): void {
+    this.#joints--;
+  }
+
+  #token = 0;
+
+  /** The other half will not come. */
+  dropJoint(joint: number): void {
+    for (const { machine } of this.#writers) machine.dropJoint(joint);
+  }
+
+  flush(writer: Writer, nowMs: number): void {
+    if (this.#joints === 0) {
+      this.#send(writer, nowMs, () => false, undefined);
+      return;
+    }
+    const halves = new Map<number, number>();
+    for (const { machine } of this.#writers) machine.joints(halves);
+    const joint: { writer: Writer; partition: number; write: PartitionWrite }[] = [];
+    for (const each of this.#writers) {
+      this.#send(each, nowMs, (token) => halves.get(token) === 2, joint);
+    }
+    if (joint.length === 0) return;
+    this.#engine.write(joint.map(({ write }) => write)).then(
+      (results) => {
+        for (const [at, { writer, partition }] of joint.entries()) {
+          writer.written(partition, results[at]!);
+        }
+      },
+      (error: unknown) => {
+        for (const { writer, partition } of joint) writer.failed(partition, error);
+      },
+    );
+  }
+
+  #send(
+    writer: Writer,
+    nowMs: number,
+    isWhole: (joint: number) => boolean,
+    joint: { writer: Writer; partition: number; write: PartitionWrite }[] | undefined,
+  ): void {
+    for (const { partition, write } of writer.machine.writes(nowMs, isWhole)) {
+      const prepared = writer.prepare(partition, write);
+      if (write.isJoint && joint !== undefined) joint.push({ writer, partition, write: prepared });
+      else this.#sendOne(writer, partition, prepared);
+    }
+  }
+
+  #sendOne(writer: Writer, partition: number, write: PartitionWrite): void {
+    this.#engine.write([write]).then(
+      (results) => writer.written(partition, results[0]!),
+      (error: unknown) => writer.failed(partition, error),
+    );
+  }
+
+  /** Sends a write again whose outcome is unknown: it is applied once (E17). */
+  repeat(writer: Writer, partition: number, write: PartitionWrite): void {
+    this.#sendOne(writer, partition, write);
+  }
+}

@@ -1,0 +1,331 @@
+/**
+ * The front door: one process, its engine, and the three parties wired together by function calls.
+ *
+ *     await using spillway = await openSpillway({ dir: "./data" });
+ *     const orders = spillway.flow<Order>("orders");
+ *     orders.consume(async (order) => bill(order));
+ *     await orders.send(order, { key: order.customerId });
+ */
+import { randomInt } from "node:crypto";
+import { hostname } from "node:os";
+import { SpillwayError } from "./base/index.ts";
+import type { Clock } from "./base/index.ts";
+import { TargetDriver } from "./consumer/index.ts";
+import type { Engine } from "./engines/index.ts";
+import { sqlite } from "./engines/sqlite/index.ts";
+import { Flow } from "./flow-handle.ts";
+import type { Controls } from "./flow-handle.ts";
+import { parseContract, validatorOf } from "./flow/index.ts";
+import type { Contract, FlowOptions, StandardSchemaV1, Validator } from "./flow/index.ts";
+import { ProducerDriver } from "./producer/index.ts";
+import { directLink } from "./protocol/index.ts";
+import type {
+  ConsumerFrame,
+  Link,
+  ProducerFrame,
+  ToConsumerFrame,
+  ToProducerFrame,
+} from "./protocol/index.ts";
+import { QueueDriver, Writes } from "./queue/index.ts";
+import { systemClock } from "./system-clock.ts";
+
+export interface OpenOptions {
+  /** Where the embedded store lives; made if it is not there. One process at a time. */
+  readonly dir?: string;
+  /** Another engine instead of the embedded one. */
+  readonly engine?: Engine;
+  /** How long `close` waits for handlers; 10 s by default. What is not done then is released. */
+  readonly drainMaxMs?: number;
+}
+
+/** Living things, for tests and simulations. */
+export interface OpenDeps {
+  readonly clock?: Clock;
+  /** Of every decision that takes chance; the same seed and events give the same decisions (G8). */
+  readonly seed?: number;
+  /** Lays the links between the parties; a function call by default. */
+  readonly links?: Links;
+}
+
+export interface Links {
+  producer(
+    flow: string,
+  ): [Link<ProducerFrame, ToProducerFrame>, Link<ToProducerFrame, ProducerFrame>];
+  consumer(
+    flow: string,
+  ): [Link<ConsumerFrame, ToConsumerFrame>, Link<ToConsumerFrame, ConsumerFrame>];
+  /** Least time between heartbeats of a blocked producer; 0: the link is a function call. */
+  readonly beatGapMs: number;
+}
+
+const directLinks: Links = {
+  producer: () => directLink(),
+  consumer: () => directLink(),
+  beatGapMs: 0,
+};
+
+const drainMaxMsDefault = 10_000;
+const waitingMax = 10_000;
+const claimLeaseMs = 10_000;
+const noControls: Controls = { paused: false, pausedPartitions: [], intakeClosed: false };
+
+/**
+ * Opens the store and what it holds.
+ * @throws {SpillwayError} store_locked, store_newer, store_unsafe, store_corrupt, option_invalid
+ */
+export async function openSpillway(options: OpenOptions, deps: OpenDeps = {}): Promise<Spillway> {
+  const engine = engineOf(options);
+  await using opening = new AsyncDisposableStack();
+  opening.use(engine);
+  await engine.open();
+  const saved = await engine.meta.list("flow/");
+  const spillway = new Spillway(engine, options, deps, new Map(saved.map(parseSaved)));
+  opening.move(); // From here the instance closes the engine.
+  return spillway;
+}
+
+function engineOf({ dir, engine }: OpenOptions): Engine {
+  if (engine !== undefined && dir === undefined) return engine;
+  if (dir !== undefined && engine === undefined) return sqlite({ dir });
+  throw new SpillwayError("option_invalid", { option: "dir", allowed: "either dir or engine" });
+}
+
+/** Partitions that one group of the flow uses. */
+function shardsOf({ groups, partitions }: Contract): number {
+  return groups.shards === "off" ? partitions : Math.min(partitions, groups.shards);
+}
+
+/** What is kept of a flow: what must not change, and what an operator has set. */
+interface SavedFlow {
+  readonly partitions: number;
+  readonly controls: Controls;
+  readonly revision: number;
+}
+
+function parseSaved(entry: {
+  key: string;
+  value: Uint8Array | null;
+  revision: number;
+}): [string, SavedFlow] {
+  const value = JSON.parse(new TextDecoder().decode(entry.value ?? undefined)) as SavedFlow;
+  return [entry.key.slice("flow/".length), { ...value, revision: entry.revision }];
+}
+
+interface Open {
+  readonly flow: Flow<never>;
+  readonly queue: QueueDriver;
+  readonly producer: ProducerDriver;
+  readonly target: TargetDriver;
+  readonly opened: Promise<void>;
+}
+
+export class Spillway implements AsyncDisposable {
+  readonly #engine: Engine;
+  readonly #clock: Clock;
+  readonly #seed: number;
+  readonly #links: Links;
+  readonly #drainMaxMs: number;
+  readonly #writes: Writes;
+  readonly #saved: Map<string, SavedFlow>;
+  readonly #flows = new Map<string, Open>();
+  readonly #targets = new Map<string, TargetDriver>();
+  #closing: Promise<void> | undefined;
+
+  constructor(engine: Engine, options: OpenOptions, deps: OpenDeps, saved: Map<string, SavedFlow>) {
+    this.#engine = engine;
+    this.#clock = deps.clock ?? systemClock;
+    this.#seed = deps.seed ?? randomInt(2 ** 31);
+    this.#links = deps.links ?? directLinks;
+    this.#drainMaxMs = options.drainMaxMs ?? drainMaxMsDefault;
+    this.#writes = new Writes(engine);
+    this.#saved = saved;
+  }
+
+  /** What "accepted" means here. */
+  get durability(): Engine["profile"]["durability"] {
+    return this.#engine.profile.durability;
+  }
+
+  /** Names of the flows that the store knows, open or not. */
+  get flowNames(): readonly string[] {
+    return [...new Set([...this.#saved.keys(), ...this.#flows.keys()])].toSorted();
+  }
+
+  /**
+   * A flow, made at its first use. The same name gives the same flow; its options count the first
+   * time. With a Standard Schema (zod, valibot, arktype, ...) messages are validated as they are sent.
+   * @throws {SpillwayError} contract_invalid, closed
+   */
+  flow<T = unknown>(name: string, options?: FlowOptions & { readonly schema?: undefined }): Flow<T>;
+  flow<Schema extends StandardSchemaV1>(
+    name: string,
+    options: FlowOptions & { readonly schema: Schema },
+  ): Flow<StandardSchemaV1.InferOutput<Schema>>;
+  flow<T>(
+    name: string,
+    options: FlowOptions & { readonly schema?: StandardSchemaV1 | undefined } = {},
+  ): Flow<T> {
+    if (this.#closing !== undefined) throw new SpillwayError("closed", { flow: name });
+    const known = this.#flows.get(name);
+    if (known !== undefined) return known.flow as Flow<T>;
+    const { schema, ...rest } = options;
+    const contract = parseContract(name, rest);
+    const saved = this.#saved.get(name);
+    if (saved !== undefined && saved.partitions !== contract.partitions) {
+      throw new SpillwayError("contract_invalid", {
+        path: "partitions",
+        flow: name,
+        found: contract.partitions,
+        allowed: `${saved.partitions}, with which the flow was made: a key would change its partition`,
+      });
+    }
+    const validate = schema === undefined ? undefined : validatorOf(schema);
+    const open = this.#open(contract, saved?.controls ?? noControls, validate);
+    this.#flows.set(name, open);
+    return open.flow as Flow<T>;
+  }
+
+  #open(contract: Contract, controls: Controls, validate: Validator<unknown> | undefined): Open {
+    const { name } = contract;
+    const clock = this.#clock;
+    const queue = new QueueDriver(
+      { contract, node: hostname(), seed: this.#seed, claimLeaseMs },
+      {
+        engine: this.#engine,
+        clock,
+        writes: this.#writes,
+        onFact: (fact) => flow.tell(fact),
+        onError: (error) => flow.tellError(error),
+      },
+    );
+    const [producerEnd, queueEnd] = this.#links.producer(name);
+    const producer = new ProducerDriver(
+      {
+        partitions: contract.partitions,
+        shards: shardsOf(contract),
+        seed: this.#seed,
+        waitingMax,
+        beatGapMs: this.#links.beatGapMs,
+      },
+      {
+        clock,
+        link: producerEnd,
+        onBlocked: (refusal) => flow.tellBlocked(refusal),
+        onResumed: () => flow.tellResumed(),
+      },
+    );
+    const target = this.#target(contract);
+    const opened = this.#claim(contract, queue);
+    const flow = new Flow<never>({
+      contract,
+      clock,
+      durability: this.durability,
+      queue,
+      producer,
+      target,
+      writes: this.#writes,
+      validate,
+      opened,
+      controls,
+      saveControls: (changed) => this.#save(contract, changed),
+    });
+    opened.catch((error: unknown) => flow.tellError(error as SpillwayError));
+    if (controls.paused) queue.pause();
+    for (const partition of controls.pausedPartitions) queue.pause(partition);
+    if (controls.intakeClosed) queue.setIntake(true);
+    queue.addProducer("local", queueEnd);
+    const [consumerEnd, targetEnd] = this.#links.consumer(name);
+    target.addFlow(name, contract.payload === "json", consumerEnd);
+    queue.addConsumer("local", targetEnd);
+    return { flow, queue, producer, target, opened };
+  }
+
+  #target(contract: Contract): TargetDriver {
+    const known = this.#targets.get(contract.target);
+    if (known !== undefined) return known;
+    const { target: name, window, rate, credit } = contract;
+    const driver = new TargetDriver(
+      {
+        name,
+        window,
+        ...(rate === undefined ? {} : { rate }),
+        creditLeaseMs: credit.leaseMs,
+        seed: this.#seed,
+      },
+      {
+        clock: this.#clock,
+        onBreaker: (from, to) => {
+          for (const open of this.#flows.values()) {
+            if (open.target === driver) open.flow.tellBreaker(from, to);
+          }
+        },
+      },
+    );
+    this.#targets.set(name, driver);
+    return driver;
+  }
+
+  async #claim(contract: Contract, queue: QueueDriver): Promise<void> {
+    if (!this.#saved.has(contract.name)) await this.#save(contract, noControls);
+    await queue.open();
+  }
+
+  async #save({ name, partitions }: Contract, controls: Controls): Promise<void> {
+    const known = this.#saved.get(name)?.revision ?? 0;
+    const value = new TextEncoder().encode(JSON.stringify({ partitions, controls }));
+    const revision = await this.#engine.meta.set(`flow/${name}`, value, known);
+    this.#saved.set(name, { partitions, controls, revision });
+  }
+
+  /**
+   * Takes nothing new, lets handlers end for `drainMaxMs`, releases what they did not finish, and
+   * closes the store. Nothing accepted is lost.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await using _engine = this.#engine;
+    const flows = [...this.#flows.values()];
+    for (const { producer } of flows) producer.stop();
+    for (const { queue } of flows) queue.drain();
+    for (const target of this.#targets.values()) target.drain();
+    const timeUp = new Promise<void>((resolve) => {
+      this.#clock.after(this.#drainMaxMs, resolve);
+    });
+    const handled = Promise.all([...this.#targets.values()].map((target) => target.idle()));
+    await Promise.race([handled, timeUp]);
+    for (const target of this.#targets.values()) target.release();
+    await Promise.race([Promise.all(flows.map(({ queue }) => queue.idle())), timeUp]);
+    for (const { producer, queue } of flows) {
+      producer.close();
+      await queue.close();
+    }
+    for (const target of this.#targets.values()) target.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+export { SpillwayError } from "./base/index.ts";
+export type { ErrorCode } from "./base/index.ts";
+export { Delivery } from "./consumer/index.ts";
+export type { Handler, HandlerOptions } from "./consumer/index.ts";
+export type { Contract, FlowOptions, MessageClass, PolicyPatch, Verdict } from "./flow/index.ts";
+export { Flow } from "./flow-handle.ts";
+export type {
+  BatchResult,
+  Consumer,
+  DeadLetter,
+  FlowEvents,
+  FlowState,
+  MessageOptions,
+  Receipt,
+  Refusal,
+  SendOptions,
+} from "./flow-handle.ts";
+export type { Reason } from "./queue/index.ts";

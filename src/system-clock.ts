@@ -1,0 +1,14 @@
+import type { Clock } from "./base/index.ts";
+
+/** The process's clock: the wall as it was when the process began, monotonic from there. */
+export const systemClock: Clock = {
+  now: () => performance.timeOrigin + performance.now(),
+  after(delayMs, call) {
+    const timer = setTimeout(call, Math.min(delayMs, timeoutMaxMs));
+    return { cancel: () => clearTimeout(timer) };
+  },
+  defer: queueMicrotask,
+};
+
+/** What `setTimeout` can count; a timer that fires early finds nothing due and is set again. */
+const timeoutMaxMs = 2 ** 31 - 1;
