@@ -167,7 +167,7 @@ export class Spillway implements AsyncDisposable {
   ): Flow<T> {
     if (this.#closing !== undefined) throw new SpillwayError("closed", { flow: name });
     const known = this.#flows.get(name);
-    if (known !== undefined) return known.flow as Flow<T>;
+    if (known !== undefined) return known.flow;
     const { schema, ...rest } = options;
     const contract = parseContract(name, rest);
     const saved = this.#saved.get(name);
@@ -182,7 +182,7 @@ export class Spillway implements AsyncDisposable {
     const validate = schema === undefined ? undefined : validatorOf(schema);
     const open = this.#open(contract, saved?.controls ?? noControls, validate);
     this.#flows.set(name, open);
-    return open.flow as Flow<T>;
+    return open.flow;
   }
 
   #open(contract: Contract, controls: Controls, validate: Validator<unknown> | undefined): Open {

@@ -73,7 +73,7 @@ export class TargetDriver implements Settler {
     const faultOf = options.faultOf ?? faultOfError;
     return this.#add(flow, {
       demand: Infinity,
-      take: (delivery) => this.#run(delivery as Delivery<T>, handler, faultOf),
+      take: (delivery) => this.#run(delivery, handler, faultOf),
     }).remove;
   }
 
@@ -81,7 +81,7 @@ export class TargetDriver implements Settler {
   pull<T>(flow: string, take: (delivery: Delivery<T>) => void): { ask(): void; remove(): void } {
     const { taker, remove } = this.#add(flow, {
       demand: 0,
-      take: (delivery) => take(delivery as Delivery<T>),
+      take,
     });
     return {
       ask: () => {
