@@ -25,8 +25,13 @@ async function start(
 }
 
 async function portOf(child: ChildProcess): Promise<number> {
-  const [line] = (await once(createInterface({ input: child.stdout! }), "line")) as [string];
-  return (JSON.parse(line) as { port: number }).port;
+  const line = once(createInterface({ input: child.stdout! }), "line") as Promise<[string]>;
+  const exit = once(child, "exit").then(([code]) => {
+    throw new Error(`The server ended with ${String(code)} before it listened.`);
+  });
+  const [text] = await Promise.race([line, exit]);
+  exit.catch(() => {});
+  return (JSON.parse(text) as { port: number }).port;
 }
 
 function call(port: number, method: string, path: string, body = ""): Promise<[number, string]> {

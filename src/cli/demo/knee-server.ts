@@ -10,7 +10,6 @@
  * pipe or a terminal. SIGINT is left to the parent, which gets the same Ctrl-C and may want to drain.
  * A caller that hangs up takes its call along, so nothing outlives its connection.
  */
-import { fstatSync } from "node:fs";
 import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -61,12 +60,6 @@ function leave(): void {
   process.exit(0);
 }
 
-/** Standard input tells of the parent's end only where it has another end. */
-function hasPeer(fd: number): boolean {
-  const stat = fstatSync(fd);
-  return stat.isFIFO() || stat.isSocket() || process.stdin.isTTY;
-}
-
 const server = createServer(
   // Longer than any pool of connections keeps an idle one, so that the client is who closes it.
   { keepAliveTimeout: 120_000, requestTimeout: 30_000, headersTimeout: 10_000 },
@@ -77,7 +70,7 @@ process.on("SIGTERM", leave);
 process.on("SIGINT", () => {});
 process.stdout.on("error", leave);
 if (process.channel != null) process.on("disconnect", leave);
-else if (hasPeer(0)) process.stdin.on("close", leave).resume();
+else process.stdin.on("close", leave).resume(); // A file, such as /dev/null, never closes.
 server.listen(0, "127.0.0.1", () => {
   const { port } = server.address() as AddressInfo;
   process.stdout.write(`${JSON.stringify({ port })}\n`);

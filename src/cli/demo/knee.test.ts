@@ -51,6 +51,14 @@ test("N1 a caller that comes late gets no credit for it", () => {
   expect(model.dueInMs()).toBe(5);
 });
 
+test("N2 however late a timer is, the credit is two ms at most", () => {
+  const model = new KneeModel();
+  model.begin(0, () => {});
+  model.run(1000);
+  model.begin(1000, () => {});
+  expect(model.dueInMs()).toBe(3);
+});
+
 test("N2 a change of parallelism is felt by the calls in progress", () => {
   const model = new KneeModel();
   const ends: number[] = [];

@@ -71,8 +71,3 @@ test("a missing file, a folder and a file without lines say what is allowed", as
     });
   }
 });
-
-test("bundled files are found from where the module lies; others are not", () => {
-  expect(dataFile("arrivals/nyc_taxi.csv")).toMatch(/data.arrivals.nyc_taxi\.csv$/);
-  expect(() => dataFile("arrivals/none.csv")).toThrow(/none\.csv/);
-});
