@@ -92,6 +92,8 @@ export interface FlowParts {
   readonly writes: Writes;
   readonly validate: Validator<unknown> | undefined;
   readonly opened: Promise<void>;
+  /** Aborts when the instance closes. */
+  readonly closed: AbortSignal;
   readonly saveControls: (controls: Controls) => Promise<void>;
   readonly controls: Controls;
 }
@@ -295,7 +297,9 @@ export class Flow<T = unknown> {
 
   /** Deliveries one by one, each to be settled by its own verbs; as many at once as are asked for. */
   async *deliveries(options: { signal?: AbortSignal } = {}): AsyncGenerator<Delivery<T>, void> {
-    const { signal } = options;
+    const { closed } = this.#parts;
+    const signal =
+      options.signal === undefined ? closed : AbortSignal.any([options.signal, closed]);
     const come: Delivery<T>[] = [];
     let wake: (() => void) | undefined;
     const puller = this.#parts.target.pull<T>(this.name, (delivery) => {
@@ -303,7 +307,7 @@ export class Flow<T = unknown> {
       wake?.();
     });
     const onAbort = (): void => wake?.();
-    signal?.addEventListener("abort", onAbort);
+    signal.addEventListener("abort", onAbort);
     try {
       while (!isAborted(signal)) {
         puller.ask();
@@ -314,7 +318,7 @@ export class Flow<T = unknown> {
         if (delivery !== undefined) yield delivery;
       }
     } finally {
-      signal?.removeEventListener("abort", onAbort);
+      signal.removeEventListener("abort", onAbort);
       puller.remove();
       for (const delivery of come) void delivery.release();
     }

@@ -11,7 +11,8 @@ import { hostname } from "node:os";
 import { SpillwayError } from "./base/index.ts";
 import type { Clock } from "./base/index.ts";
 import { TargetDriver } from "./consumer/index.ts";
-import type { Engine } from "./engines/index.ts";
+import type { SavedBreaker } from "./control/index.ts";
+import type { Engine, MetaEntry } from "./engines/index.ts";
 import { sqlite } from "./engines/sqlite/index.ts";
 import { Flow } from "./flow-handle.ts";
 import type { Controls } from "./flow-handle.ts";
@@ -79,7 +80,11 @@ export async function openSpillway(options: OpenOptions, deps: OpenDeps = {}): P
   opening.use(engine);
   await engine.open();
   const saved = await engine.meta.list("flow/");
-  const spillway = new Spillway(engine, options, deps, new Map(saved.map(parseSaved)));
+  const breakers = await engine.meta.list("breaker/");
+  const spillway = new Spillway(engine, options, deps, {
+    flows: new Map(saved.map(parseSaved)),
+    breakers: new Map(breakers.map(parseBreaker)),
+  });
   opening.move(); // From here the instance closes the engine.
   return spillway;
 }
@@ -102,13 +107,28 @@ interface SavedFlow {
   readonly revision: number;
 }
 
-function parseSaved(entry: {
-  key: string;
-  value: Uint8Array | null;
-  revision: number;
-}): [string, SavedFlow] {
-  const value = JSON.parse(new TextDecoder().decode(entry.value ?? undefined)) as SavedFlow;
+function parseSaved(entry: MetaEntry): [string, SavedFlow] {
+  const value = jsonOf(entry) as SavedFlow;
   return [entry.key.slice("flow/".length), { ...value, revision: entry.revision }];
+}
+
+interface SavedTarget {
+  readonly breaker: SavedBreaker;
+  readonly revision: number;
+}
+
+function parseBreaker(entry: MetaEntry): [string, SavedTarget] {
+  const { key, revision } = entry;
+  return [key.slice("breaker/".length), { breaker: jsonOf(entry) as SavedBreaker, revision }];
+}
+
+function jsonOf({ value }: MetaEntry): unknown {
+  return JSON.parse(new TextDecoder().decode(value ?? undefined));
+}
+
+interface Saved {
+  readonly flows: Map<string, SavedFlow>;
+  readonly breakers: Map<string, SavedTarget>;
 }
 
 interface Open {
@@ -127,18 +147,21 @@ export class Spillway implements AsyncDisposable {
   readonly #drainMaxMs: number;
   readonly #writes: Writes;
   readonly #saved: Map<string, SavedFlow>;
+  readonly #breakers: Map<string, SavedTarget>;
   readonly #flows = new Map<string, Open>();
   readonly #targets = new Map<string, TargetDriver>();
+  readonly #closed = new AbortController();
   #closing: Promise<void> | undefined;
 
-  constructor(engine: Engine, options: OpenOptions, deps: OpenDeps, saved: Map<string, SavedFlow>) {
+  constructor(engine: Engine, options: OpenOptions, deps: OpenDeps, saved: Saved) {
     this.#engine = engine;
     this.#clock = deps.clock ?? systemClock;
     this.#seed = deps.seed ?? randomInt(2 ** 31);
     this.#links = deps.links ?? directLinks;
     this.#drainMaxMs = options.drainMaxMs ?? drainMaxMsDefault;
     this.#writes = new Writes(engine);
-    this.#saved = saved;
+    this.#saved = saved.flows;
+    this.#breakers = saved.breakers;
   }
 
   /** What "accepted" means here. */
@@ -226,6 +249,7 @@ export class Spillway implements AsyncDisposable {
       writes: this.#writes,
       validate,
       opened,
+      closed: this.#closed.signal,
       controls,
       saveControls: (changed) => this.#save(contract, changed),
     });
@@ -254,7 +278,9 @@ export class Spillway implements AsyncDisposable {
       },
       {
         clock: this.#clock,
+        saved: this.#breakers.get(name)?.breaker,
         onBreaker: (from, to) => {
+          this.#saveBreaker(name, driver.saved());
           for (const open of this.#flows.values()) {
             if (open.target === driver) open.flow.tellBreaker(from, to);
           }
@@ -263,6 +289,16 @@ export class Spillway implements AsyncDisposable {
     );
     this.#targets.set(name, driver);
     return driver;
+  }
+
+  /** Kept so that a restart does not rush at a target that is away; a lost save costs one probe. */
+  #saveBreaker(name: string, breaker: SavedBreaker): void {
+    const known = this.#breakers.get(name)?.revision ?? 0;
+    const value = new TextEncoder().encode(JSON.stringify(breaker));
+    this.#engine.meta.set(`breaker/${name}`, value, known).then(
+      (revision) => this.#breakers.set(name, { breaker, revision }),
+      () => undefined,
+    );
   }
 
   async #claim(contract: Contract, queue: QueueDriver): Promise<void> {
@@ -289,16 +325,17 @@ export class Spillway implements AsyncDisposable {
   async #close(): Promise<void> {
     await using _engine = this.#engine;
     const flows = [...this.#flows.values()];
+    this.#closed.abort();
     for (const { producer } of flows) producer.stop();
     for (const { queue } of flows) queue.drain();
     for (const target of this.#targets.values()) target.drain();
-    const timeUp = new Promise<void>((resolve) => {
-      this.#clock.after(this.#drainMaxMs, resolve);
-    });
+    const { promise: timeUp, resolve: onTimeUp } = Promise.withResolvers<void>();
+    const timer = this.#clock.after(this.#drainMaxMs, onTimeUp);
     const handled = Promise.all([...this.#targets.values()].map((target) => target.idle()));
     await Promise.race([handled, timeUp]);
     for (const target of this.#targets.values()) target.release();
     await Promise.race([Promise.all(flows.map(({ queue }) => queue.idle())), timeUp]);
+    timer.cancel();
     for (const { producer, queue } of flows) {
       producer.close();
       await queue.close();

@@ -4,6 +4,7 @@
  */
 import { SpillwayError } from "../base/index.ts";
 import type { Clock, Timer } from "../base/index.ts";
+import type { SavedBreaker } from "../control/index.ts";
 import type { Fault, Verdict } from "../flow/index.ts";
 import type { ConsumerFrame, Link, ToConsumerFrame } from "../protocol/index.ts";
 import { Delivery } from "./delivery.ts";
@@ -29,6 +30,8 @@ interface Flow {
 
 export interface TargetDeps {
   readonly clock: Clock;
+  /** The breaker as the process before left it. */
+  readonly saved?: SavedBreaker | undefined;
   readonly onBreaker: (from: string, to: string) => void;
 }
 
@@ -49,7 +52,7 @@ export class TargetDriver implements Settler {
   #isClosed = false;
 
   constructor(options: TargetOptions, deps: TargetDeps) {
-    this.#machine = new TargetMachine(options, deps.clock.now());
+    this.#machine = new TargetMachine(options, deps.clock.now(), deps.saved);
     this.#deps = deps;
   }
 
@@ -182,6 +185,11 @@ export class TargetDriver implements Settler {
   publish(limit: number | null): void {
     this.#machine.published(limit);
     this.#schedule();
+  }
+
+  /** The breaker, to be kept over a restart. */
+  saved(): SavedBreaker {
+    return this.#machine.saved();
   }
 
   view(): TargetView {

@@ -47,6 +47,7 @@ import type { Reason } from "./why.ts";
 const cacheBytesMax = 32 * 1024 * 1024;
 const crashesMax = 3;
 const dueLimit = 512;
+const sweepEveryMs = 1000;
 const routine: ReadonlySet<QueueFact["kind"]> = new Set(["accepted", "acked", "released"]);
 const consumerLeft = "the consumer left";
 const leaseEnded = "the lease of the delivery ended";
@@ -70,6 +71,7 @@ export class QueueMachine {
   #isClosing = false;
   #cachedBytes = 0;
   #meanMs = 0;
+  #sweepAtMs = 0;
   /** When the event at hand came. */
   #nowMs: number;
 
@@ -372,7 +374,12 @@ export class QueueMachine {
     nowMs: number,
   ): void {
     this.#nowMs = nowMs;
-    this.partitions[effect.partition]!.loaded(effect.seqs, messages);
+    const owned = this.partitions[effect.partition]!;
+    for (const entry of owned.loaded(effect.seqs, messages)) {
+      this.#delivery.starting--;
+      this.#waits.ended(entry);
+      owned.vanished(entry, nowMs);
+    }
   }
 
   /** A message cannot be read: it is put aside with its reason, never delivered (G13). */
@@ -612,7 +619,7 @@ export class QueueMachine {
     }
     for (const source of this.#drained) this.partitions[source.partition]!.want(source);
     this.#drained.clear();
-    if (this.#dispatch.recovery.sinceMs !== undefined) this.#endSplit();
+    if (nowMs >= this.#sweepAtMs) this.#sweep(nowMs);
   }
 
   /** What cannot be done in time any more ends as the contract says, and never in silence. */
@@ -623,7 +630,9 @@ export class QueueMachine {
     this.#end(entry, { seq, kind, reason: "expired" });
   }
 
-  #endSplit(): void {
+  /** Groups that came and went are forgotten, and so is a split whose backlog is gone. */
+  #sweep(nowMs: number): void {
+    this.#sweepAtMs = nowMs + sweepEveryMs;
     let isSplit = false;
     for (const owned of this.partitions) {
       owned.sources.sweep();

@@ -164,6 +164,11 @@ export class Partition {
     const allKnown = claim.counters.pending === claim.interrupted.length;
     for (const descriptor of claim.interrupted) {
       const entry = entryOf(this.index, this.#unordered(descriptor), undefined);
+      const chain = entry.keyHash === 0 ? undefined : this.keys.get(entry.keyHash);
+      if (chain !== undefined) {
+        chain.more = true; // The flow had no order before: this one comes after the other.
+        continue;
+      }
       this.entries.set(entry.seq, entry);
       if (entry.keyHash !== 0) this.keys.begin(entry, !allKnown);
       entry.state = "suspect";
@@ -172,6 +177,7 @@ export class Partition {
     for (const [rank, lane] of messageClasses.entries()) {
       if (claim.laneHeads[lane] === 0) continue;
       this.sources.unread(rank as 0 | 1 | 2, "", 0);
+      this.want(this.sources.of(rank as 0 | 1 | 2, ""));
       this.#groupsUnread++;
       this.#readGroups(lane, null);
     }
@@ -525,11 +531,15 @@ export class Partition {
     this.#host.effect({ kind: "payloads", partition: this.index, seqs });
   }
 
-  loaded(seqs: readonly number[], messages: readonly (StoredMessage | null)[]): void {
+  /** @returns Those that are no longer pending in the store: they were ended elsewhere. */
+  loaded(seqs: readonly number[], messages: readonly (StoredMessage | null)[]): Entry[] {
+    const gone: Entry[] = [];
     for (let at = 0; at < seqs.length; at++) {
       const entry = this.entries.get(seqs[at]!);
-      const message = messages[at];
-      if (entry === undefined || !entry.needsPayload || message === null || message === undefined) {
+      if (entry?.needsPayload !== true) continue;
+      const message = messages[at] ?? null;
+      if (message === null) {
+        gone.push(entry);
         continue;
       }
       this.#host.keep(entry.bytes, true);
@@ -537,6 +547,14 @@ export class Partition {
       entry.needsPayload = false;
       this.#maybePrepared(entry);
     }
+    return gone;
+  }
+
+  /** Ends an entry that is no longer pending in the store. */
+  vanished(entry: Entry, nowMs: number): void {
+    entry.state = "settling";
+    this.advance(entry, nowMs);
+    this.#forget(entry, true);
   }
 
   #maybePrepared(entry: Entry): void {
@@ -586,7 +604,8 @@ export class Partition {
     full: boolean,
   ): void {
     source.reading = false;
-    if (source.cursor !== afterSeq) {
+    if (source.cursor !== afterSeq || source.stale) {
+      source.stale = false;
       this.#reads.end(read);
       this.want(source); // The cursor was set back meanwhile: read again from there.
       return;

@@ -26,6 +26,8 @@ export interface Source {
   reading: boolean;
   /** Something was stored for it while a read was on its way. */
   missed: boolean;
+  /** The cursor was set while a read was on its way: what that brings is void. */
+  stale: boolean;
   /** It stands in its node's rotation. */
   rotates: boolean;
   isBacklog: boolean;
@@ -66,6 +68,7 @@ export class Sources {
     const source = this.holding(rank, group, afterSeq + 1);
     source.cursor = Math.min(source.cursor, afterSeq);
     source.atTail = false;
+    if (source.reading) source.stale = true;
   }
 
   /** Parts what is stored by now from what comes: the lane is shared between both from here on. */
@@ -114,6 +117,7 @@ export class Sources {
       atTail,
       reading: false,
       missed: false,
+      stale: false,
       rotates: false,
       isBacklog: false,
     };
