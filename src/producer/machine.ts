@@ -143,10 +143,10 @@ export class ProducerMachine<T> {
     if (this.#isFree(stream, classOf[draft.class]) && this.#trySpend(stream, op, nowMs)) return op;
     if (!wait) {
       stream.beatDue = true;
-      return stream.refusal;
+      return refusalOf(stream, draft);
     }
     if (this.#waiting >= this.#options.waitingMax) {
-      return { ...stream.refusal, found: this.#waiting, allowed: this.#options.waitingMax };
+      return { ...refusalOf(stream, draft), found: this.#waiting, allowed: this.#options.waitingMax };
     }
     this.#enqueue(stream, op, false);
     return op;
@@ -473,9 +473,19 @@ export class ProducerMachine<T> {
     if (!blocked) this.#effects.push({ kind: "resumed" });
     else {
       const stream = this.#streams.find((stream) => stream.waitingCount > 0);
-      this.#effects.push({ kind: "blocked", refusal: stream?.refusal ?? noCredit });
+      const draft = stream?.waiting.find((queue) => queue.size > 0)?.front()?.draft;
+      const refusal =
+        stream === undefined || draft === undefined ? noCredit : refusalOf(stream, draft);
+      this.#effects.push({ kind: "blocked", refusal });
     }
   }
+}
+
+/** Why a draft has to wait at its stream. */
+function refusalOf<T>({ classLimit, refusal }: Stream<T>, draft: Draft): Refused {
+  return classOf[draft.class] > classLimit && classLimit >= 0
+    ? { ...refusal, code: "class_closed" }
+    : refusal;
 }
 
 function bytesOf(drafts: readonly Draft[]): number {

@@ -269,12 +269,16 @@ export class Intake {
       8 * this.#streams.size,
       promiseSpanS * drain.arrivalRatePerS(this.#drain, nowMs),
     );
-    const space = buffer.messages - stored.messages;
-    const spaceBytes = buffer.bytes - stored.bytes;
+    // Up to where the lowest open class stops: what is sent on live credit is not refused for space.
+    const share = this.#contract.classes[lowestClass];
+    const space = Math.ceil(share * buffer.messages) - stored.messages;
+    // Into an empty buffer even the largest message fits, or it would wait for ever.
+    const spaceBytes =
+      stored.messages === 0 ? buffer.bytes : Math.ceil(share * buffer.bytes) - stored.bytes;
     const seconds =
       buffer.seconds === undefined || ratePerS === undefined
         ? Infinity
-        : buffer.seconds * ratePerS - stored.messages;
+        : Math.max(Math.ceil(share * buffer.seconds * ratePerS), 1) - stored.messages;
     const unwritten = unwrittenMax - stored.unwritten;
     const boundary =
       this.#boundary === undefined ? Infinity : limiter.view(this.#boundary, nowMs).left;
@@ -286,7 +290,6 @@ export class Intake {
     let limitedBy: RefusalCode = "no_credit";
     if (Math.min(space, seconds, spaceBytes) < 1) limitedBy = "buffer_full";
     else if (boundary < 1) limitedBy = "rate_limited";
-    else if (lowestClass !== "bulk") limitedBy = "class_closed";
     return { room: { messages, bytes }, limitedBy };
   }
 
