@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { checkHistory, laws } from "../scripts/check-history.ts";
-import type { HistoryEvent, Law, Verdict } from "../scripts/check-history.ts";
-import { refusals } from "../scripts/history-events.ts";
+import { checkHistory, laws } from "../src/simulator/check-history.ts";
+import type { HistoryEvent, Law, Verdict } from "../src/simulator/check-history.ts";
+import { refusals } from "../src/simulator/history-events.ts";
 import { catalogue } from "../src/base/index.ts";
 
 type Of<K extends HistoryEvent["kind"]> = Extract<HistoryEvent, { kind: K }>;
@@ -777,7 +777,7 @@ test("G12 the refusals that it knows are the catalogue's, less the unknown outco
 
 test("R3 the checker imports nothing of what it judges", () => {
   for (const file of ["check-history.ts", "history-events.ts", "history-records.ts"]) {
-    const source = readFileSync(join(import.meta.dirname, "../scripts", file), "utf8");
+    const source = readFileSync(join(import.meta.dirname, "../src/simulator", file), "utf8");
     const imported = [...source.matchAll(/\bfrom "([^"]+)"/g)].map(([, name]) => name);
     expect(
       imported.filter((name) => !/^node:|^\.\/history-(events|records)\.ts$/.test(name!)),

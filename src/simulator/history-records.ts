@@ -17,16 +17,16 @@ export class Seen implements Mark {
 export class Flow {
   config: Of<"config"> | undefined;
   previous: Of<"snapshot"> | undefined;
-  messages = 0;
-  backed = 0; // Messages whose send is known.
-  possible = 0; // Sends without an answer: each may have stored a message.
-  maybeAcked = 0; // Messages with an ack without an answer.
+  messages: number = 0;
+  backed: number = 0; // Messages whose send is known.
+  possible: number = 0; // Sends without an answer: each may have stored a message.
+  maybeAcked: number = 0; // Messages with an ack without an answer.
   readonly ended: Record<End, number> = { acked: 0, dead: 0, discarded: 0 };
   readonly dedup: Map<string, Dedup> = new Map();
 }
 /** One idempotency key: when it was first sent, and the sends that are known to have been stored. */
 export class Dedup {
-  firstAt = Infinity;
+  firstAt: number = Infinity;
   readonly stored: Op[] = [];
 }
 export type Claim = Mark & { readonly fence: number };
@@ -40,9 +40,9 @@ export class Op extends Seen {
   readonly flow: Flow;
   id: string | undefined;
   outcome: Of<"sendResult">["outcome"] | undefined;
-  answeredAt = -Infinity;
+  answeredAt: number = -Infinity;
   storedSince: number; // The earliest instant at which it can have been stored.
-  open = true;
+  open: boolean = true;
   constructor(now: Mark, send: Of<"send">, flow: Flow) {
     super(now);
     this.send = send;
@@ -59,15 +59,15 @@ export class Message extends Seen {
   content: string | undefined;
   live: Attempt | undefined; // The latest attempt; each knows the one before it.
   stale: Attempt | undefined; // Deliveries that arrived after their attempt was taken back.
-  goneMax = 0; // Attempts whose lease ended before a consumer saw them: the highest,
-  goneCount = 0; // and how many since the latest delivery.
+  goneMax: number = 0; // Attempts whose lease ended before a consumer saw them: the highest,
+  goneCount: number = 0; // and how many since the latest delivery.
   redriven: Mark | undefined; // The latest redrive: it began the present pass.
   end: Mark | undefined;
   endKind: End | undefined;
-  readonly told = { client: false, observer: false };
-  maybeAckedAt = Infinity;
-  ackedAt = Infinity;
-  firstEndAt = Infinity; // At the earliest; a redrive does not change it.
+  readonly told: Record<"client" | "observer", boolean> = { client: false, observer: false };
+  maybeAckedAt: number = Infinity;
+  ackedAt: number = Infinity;
+  firstEndAt: number = Infinity; // At the earliest; a redrive does not change it.
   firstDelivery: Attempt | undefined;
   waiting: Of<"waiting"> | undefined;
   constructor(now: Mark, id: string, seq: number, partition: Partition) {
@@ -82,9 +82,9 @@ export class Attempt extends Seen {
   readonly fence: number;
   readonly pass: Mark | undefined;
   readonly before: Attempt | undefined;
-  unseen = 0; // Attempts between this and the one before that no consumer saw.
-  doneAt = Infinity; // The handler let go.
-  backAt = Infinity; // The queue may take the message back: nack, release, end of lease.
+  unseen: number = 0; // Attempts between this and the one before that no consumer saw.
+  doneAt: number = Infinity; // The handler let go.
+  backAt: number = Infinity; // The queue may take the message back: nack, release, end of lease.
   released: "no" | "asked" | "confirmed" = "no";
   constructor(now: Mark, event: Of<"delivered">, fence: number, m: Message, stale: boolean) {
     super(now);
@@ -96,8 +96,8 @@ export class Attempt extends Seen {
 }
 export class Credit {
   readonly limits: Map<number, { limit: number; grantId: number }> = new Map(); // By epoch.
-  spentEpoch = 0;
-  leaseEndAt = -Infinity;
+  spentEpoch: number = 0;
+  leaseEndAt: number = -Infinity;
 }
 
 /** The place in a list, ascending by index, of the first mark after an index. */
