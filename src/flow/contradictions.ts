@@ -12,7 +12,7 @@ export function contradictions(contract: Contract): Contradiction[] {
   return [
     ...ofClasses(contract),
     ...ofWindow(contract),
-    ...ofPartitions(contract),
+    ...ofBuffer(contract),
     ...ofRetry(contract),
     ...ofSurges(contract),
   ];
@@ -89,19 +89,12 @@ function ofWindow({ window }: Contract): Contradiction[] {
   return [...inside("window.start", start), ...inside("window.fixed", fixed)];
 }
 
-function ofPartitions({ partitions, buffer, messageBytesMax, groups }: Contract): Contradiction[] {
+function ofBuffer({ partitions, buffer, messageBytesMax, groups }: Contract): Contradiction[] {
   const found: Contradiction[] = [];
-  if (buffer.messages < partitions) {
-    const allowed = `at least one for each of the ${partitions} partitions`;
-    const hint = "raise it, or lower partitions";
-    const between = ["buffer", "buffer.messages", "partitions"];
-    found.push({ ...problem("buffer.messages", buffer.messages, allowed, hint), between });
-  }
-  if (messageBytesMax * partitions > buffer.bytes) {
-    const share = Math.floor(buffer.bytes / partitions);
-    const allowed = `at most a partition's share of buffer.bytes, ${share}`;
+  if (messageBytesMax > buffer.bytes) {
+    const allowed = `at most buffer.bytes, ${buffer.bytes}`;
     const hint = "lower it, or raise buffer.bytes";
-    const between = ["messageBytesMax", "buffer", "buffer.bytes", "partitions"];
+    const between = ["messageBytesMax", "buffer", "buffer.bytes"];
     found.push({ ...problem("messageBytesMax", messageBytesMax, allowed, hint), between });
   }
   if (groups.shards !== "off" && groups.shards > partitions) {

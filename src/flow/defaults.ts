@@ -68,7 +68,7 @@ export function groupShards(partitions: number): number | "off" {
   return partitions < 16 ? 2 : 4;
 }
 
-/** A message must fit into its partition's share of the buffer. */
-export function messageBytesMax(bufferBytes: number, partitions: number): number {
-  return Math.min(messageBytesMaxDefault, Math.floor(bufferBytes / partitions));
+/** A message must fit into the buffer, which is one for all partitions. */
+export function messageBytesMax(bufferBytes: number): number {
+  return Math.min(messageBytesMaxDefault, bufferBytes);
 }

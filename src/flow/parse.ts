@@ -5,8 +5,7 @@
  *     problem; nothing else happens.
  * K2  A contract written back as options and parsed again is the same contract.
  * K3  Critical stops last: classes.critical >= classes.normal >= classes.bulk.
- * K4  A largest message fits into each partition's share of the buffer, and each share holds at least
- *     one message.
+ * K4  A largest message fits into the buffer.
  */
 import type { Contract, Rate } from "./contract.ts";
 import { contradictions } from "./contradictions.ts";
@@ -71,7 +70,7 @@ function resolve(name: string, given: Given): Contract {
       weights: Object.setPrototypeOf({ ...groups.weights }, null) as Record<string, number>,
       shards: groups.shards ?? defaults.groupShards(partitions),
     },
-    messageBytesMax: given.messageBytesMax ?? defaults.messageBytesMax(bytes, partitions),
+    messageBytesMax: given.messageBytesMax ?? defaults.messageBytesMax(bytes),
     credit: { leaseMs: given.credit?.leaseMs ?? defaults.creditLeaseMsDefault },
     readAhead: given.readAhead ?? defaults.readAheadDefault,
     target: given.target ?? name,

@@ -95,7 +95,7 @@ test("derived defaults follow a change, values that were written stay", () => {
     rate: { perSecond: 5000 },
     window: { max: 2 },
     classes: { critical: 0.6 },
-    buffer: { bytes: "1 MiB" },
+    buffer: { bytes: "128 KiB" },
   });
   expect(changed.rate).toEqual({ perSecond: 5000, burst: 100 });
   expect(changed.window).toEqual({ start: 2, min: 1, max: 2 });
@@ -118,7 +118,7 @@ test("a change is checked like a contract", () => {
     { path: "retry.budget", hint: "did you mean 0.1?" },
   ]);
   expect(refusal({ retri: {} })).toMatchObject([{ path: "retri", hint: 'did you mean "retry"?' }]);
-  expect(refusal({ buffer: { messages: 3 } })).toMatchObject([{ path: "buffer.messages" }]);
+  expect(refusal({ buffer: { messages: 0 } })).toMatchObject([{ path: "buffer.messages" }]);
   expect(refusal({ classes: { bulk: 0.9 } })).toMatchObject([{ path: "classes.bulk" }]);
   for (const patch of [null, 5, "x", []]) expect(refusal(patch)).toMatchObject([{ path: "" }]);
 });

@@ -60,7 +60,7 @@ export function optionsOf(contract: Contract): FlowOptions {
     classes[each] === defaults.classesDefault[each] ? undefined : classes[each],
   ]);
   const derivedStart = defaults.windowStart(window.min, window.max);
-  const derivedBytes = defaults.messageBytesMax(buffer.bytes, partitions);
+  const derivedBytes = defaults.messageBytesMax(buffer.bytes);
   return withoutAbsent({
     partitions,
     buffer,
