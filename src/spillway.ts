@@ -146,6 +146,7 @@ export class Spillway implements AsyncDisposable {
   readonly #links: Links;
   readonly #drainMaxMs: number;
   readonly #writes: Writes;
+  readonly #saving = new Map<string, Promise<void>>();
   readonly #saved: Map<string, SavedFlow>;
   readonly #breakers: Map<string, SavedTarget>;
   readonly #flows = new Map<string, Open>();
@@ -306,7 +307,17 @@ export class Spillway implements AsyncDisposable {
     await queue.open();
   }
 
-  async #save({ name, partitions }: Contract, controls: Controls): Promise<void> {
+  /** One at a time for each flow: an entry is written over the revision that it had. */
+  #save(contract: Contract, controls: Controls): Promise<void> {
+    const { name } = contract;
+    const before = this.#saving.get(name) ?? Promise.resolve();
+    const saved = before.then(() => this.#write(contract, controls));
+    const quiet = saved.catch(() => undefined);
+    this.#saving.set(name, quiet);
+    return saved;
+  }
+
+  async #write({ name, partitions }: Contract, controls: Controls): Promise<void> {
     const known = this.#saved.get(name)?.revision ?? 0;
     const value = new TextEncoder().encode(JSON.stringify({ partitions, controls }));
     const revision = await this.#engine.meta.set(`flow/${name}`, value, known);

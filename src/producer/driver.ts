@@ -161,9 +161,7 @@ export class ProducerDriver {
 
   /** Resolves when nothing waits for credit. */
   ready(): Promise<void> {
-    if (this.#isClosed || !this.#machine.view(this.#deps.clock.now()).blocked) {
-      return Promise.resolve();
-    }
+    if (this.#isClosed || this.#machine.waiting === 0) return Promise.resolve();
     return new Promise((resolve) => this.#ready.push(resolve));
   }
 
@@ -183,6 +181,7 @@ export class ProducerDriver {
   #flush(): void {
     const { clock } = this.#deps;
     this.#carryOut(this.#machine.flush(clock.now()));
+    if (this.#machine.waiting === 0) for (const resolve of this.#ready.splice(0)) resolve();
     const nowMs = clock.now();
     const atMs = this.#machine.nextWakeAtMs(nowMs);
     this.#timer?.cancel();
@@ -213,7 +212,6 @@ export class ProducerDriver {
           this.#deps.onBlocked(effect.refusal);
           break;
         case "resumed":
-          for (const resolve of this.#ready.splice(0)) resolve();
           this.#deps.onResumed();
           break;
       }

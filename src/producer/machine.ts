@@ -90,8 +90,17 @@ interface Stream<T> {
   beatDue: boolean;
 }
 
+/** How things stand at the other end. */
+interface Hint {
+  readonly lowestClass: ClassName | null;
+  readonly limitedBy: RefusalCode;
+  readonly retryAfterMs: number;
+}
+
 const classOf: Readonly<Record<ClassName, 0 | 1 | 2>> = { critical: 0, normal: 1, bulk: 2 };
 const waitable: ReadonlySet<RefusalCode> = new Set(["no_credit", "buffer_full", "class_closed"]);
+/** Not a matter of waiting: an operator or a new disk ends it. */
+const ending: ReadonlySet<RefusalCode> = new Set(["intake_closed", "store_full"]);
 const blockedAfterMs = 20;
 /** Most that is asked for beyond what waits. */
 const burstMax = 256;
@@ -146,7 +155,11 @@ export class ProducerMachine<T> {
       return refusalOf(stream, draft);
     }
     if (this.#waiting >= this.#options.waitingMax) {
-      return { ...refusalOf(stream, draft), found: this.#waiting, allowed: this.#options.waitingMax };
+      return {
+        ...refusalOf(stream, draft),
+        found: this.#waiting,
+        allowed: this.#options.waitingMax,
+      };
     }
     this.#enqueue(stream, op, false);
     return op;
@@ -186,6 +199,10 @@ export class ProducerMachine<T> {
       case "grant":
         this.#granted(stream, frame.grant, frame, nowMs);
         break;
+      case "held":
+        hear(stream, frame);
+        if (ending.has(frame.limitedBy)) this.#endWaiting(stream, stream.refusal);
+        break;
       case "results":
         this.#answer(stream, frame.results);
         this.#release(stream, nowMs);
@@ -195,16 +212,18 @@ export class ProducerMachine<T> {
 
   /** Ends what waits: the instance closes. What was sent is still to be answered. */
   stop(): void {
-    for (const stream of this.#streams) {
-      for (const queue of stream.waiting) {
-        for (let op = queue.popFront(); op !== undefined; op = queue.popFront()) {
-          if (op.state === "waiting") this.#end(op, { code: "closed" });
-        }
+    for (const stream of this.#streams) this.#endWaiting(stream, { code: "closed" });
+  }
+
+  #endWaiting(stream: Stream<T>, refusal: Refused): void {
+    for (const queue of stream.waiting) {
+      for (let op = queue.popFront(); op !== undefined; op = queue.popFront()) {
+        if (op.state === "waiting") this.#end(op, refusal);
       }
-      stream.waitingCount = 0;
-      stream.waitingBytes = 0;
     }
-    this.#waiting = 0;
+    this.#waiting -= stream.waitingCount;
+    stream.waitingCount = 0;
+    stream.waitingBytes = 0;
   }
 
   /** Ends every op. */
@@ -245,6 +264,11 @@ export class ProducerMachine<T> {
       least = Math.min(least, this.#beatAtMs(stream, nowMs));
     }
     return least;
+  }
+
+  /** How many drafts wait for credit. */
+  get waiting(): number {
+    return this.#waiting;
   }
 
   /** Credit in hand, messages that wait for it, and whether anything does. */
@@ -340,19 +364,13 @@ export class ProducerMachine<T> {
     }
   }
 
-  #granted(
-    stream: Stream<T>,
-    grant: Grant,
-    hint: { lowestClass: ClassName | null; limitedBy: RefusalCode; retryAfterMs: number },
-    nowMs: number,
-  ): void {
+  #granted(stream: Stream<T>, grant: Grant, hint: Hint, nowMs: number): void {
     if (grant.epoch > stream.spender.epoch) {
       // What was spent in the epoch before and has not left yet waits again, for it cannot be stamped.
       for (const op of stream.outgoing.splice(0).toReversed()) this.#enqueue(stream, op, true);
     }
     spender.granted(stream.spender, nowMs, grant);
-    stream.classLimit = hint.lowestClass === null ? -1 : classOf[hint.lowestClass];
-    stream.refusal = { code: hint.limitedBy, retryAfterMs: hint.retryAfterMs };
+    hear(stream, hint);
     this.#release(stream, nowMs);
   }
 
@@ -486,6 +504,11 @@ function refusalOf<T>({ classLimit, refusal }: Stream<T>, draft: Draft): Refused
   return classOf[draft.class] > classLimit && classLimit >= 0
     ? { ...refusal, code: "class_closed" }
     : refusal;
+}
+
+function hear(stream: Stream<unknown>, hint: Hint): void {
+  stream.classLimit = hint.lowestClass === null ? -1 : classOf[hint.lowestClass];
+  stream.refusal = { code: hint.limitedBy, retryAfterMs: hint.retryAfterMs };
 }
 
 function bytesOf(drafts: readonly Draft[]): number {

@@ -116,6 +116,14 @@ export type ToProducerFrame =
       readonly limitedBy: RefusalCode;
       readonly retryAfterMs: number;
     }
+  /** The answer to a heartbeat that wants credit when none can be given: why. */
+  | {
+      readonly kind: "held";
+      readonly partition: number;
+      readonly lowestClass: ClassName | null;
+      readonly limitedBy: RefusalCode;
+      readonly retryAfterMs: number;
+    }
   | {
       readonly kind: "results";
       readonly partition: number;

@@ -71,6 +71,8 @@ export class Intake {
   readonly #boundary: Limiter | undefined;
   readonly #groups = new Map<string, Limiter>();
   readonly #streams = new Map<string, Stream>();
+  /** They want credit and have not been answered. */
+  readonly #asking = new Set<Stream>();
   isClosed = false;
   #fullUntilMs = 0;
   #hint: string = "";
@@ -108,7 +110,11 @@ export class Intake {
   /** @param sure Nothing can arrive from it any more. */
   leave(producer: string, partition: number, nowMs: number, sure: boolean): void {
     const id = streamId(producer, partition);
-    if (this.#streams.delete(id)) issuer.leave(this.#issuer, id, nowMs, sure);
+    const stream = this.#streams.get(id);
+    if (stream === undefined) return;
+    this.#streams.delete(id);
+    this.#asking.delete(stream);
+    issuer.leave(this.#issuer, id, nowMs, sure);
   }
 
   frame(producer: string, frame: ProducerFrame, nowMs: number): void {
@@ -117,6 +123,7 @@ export class Intake {
     if (stream === undefined) return;
     if (frame.kind === "send") this.#arrive(stream, frame, nowMs);
     issuer.heard(this.#issuer, id, nowMs, frame.beat);
+    if (frame.beat.want > 0) this.#asking.add(stream);
   }
 
   /** The store took nothing: no credit for a while, then a little to try. */
@@ -243,15 +250,24 @@ export class Intake {
     for (const { senderId, ...grant } of grants) {
       const stream = this.#streams.get(senderId);
       if (stream === undefined) continue;
-      this.#host.send(stream.producer, {
+      this.#asking.delete(stream);
+      const { producer, partition } = stream;
+      const frame = {
         kind: "grant",
-        partition: stream.partition,
+        partition,
         grant,
         lowestClass,
         limitedBy,
         retryAfterMs,
-      });
+      } as const;
+      this.#host.send(producer, frame);
     }
+    // Who asked in vain is told why.
+    for (const { producer, partition } of this.#asking) {
+      const frame = { kind: "held", partition, lowestClass, limitedBy, retryAfterMs } as const;
+      this.#host.send(producer, frame);
+    }
+    this.#asking.clear();
   }
 
   #room(
