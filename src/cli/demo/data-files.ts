@@ -1,7 +1,8 @@
-/** Where the recorded data that come with the package lie, run from `src` or from `dist`. */
-import { existsSync, readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+/** Where the recorded data that come with the package lie. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { SpillwayError } from "../../base/index.ts";
+import { packageRoot } from "../package-root.ts";
 
 /**
  * @param name Inside the folder `data` of the package: "arrivals/nyc_taxi.csv".
@@ -13,18 +14,4 @@ export function dataFile(name: string): string {
     throw new SpillwayError("not_found", { file, hint: "the package's data folder is incomplete" });
   }
   return file;
-}
-
-/** The nearest folder above this file whose package.json says that it is Spillway. */
-function packageRoot(): string {
-  for (let folder = import.meta.dirname; folder !== dirname(folder); folder = dirname(folder)) {
-    const manifest = join(folder, "package.json");
-    if (!existsSync(manifest)) continue;
-    const { name } = JSON.parse(readFileSync(manifest, "utf8")) as { name?: unknown };
-    if (name === "spillway") return folder;
-  }
-  throw new SpillwayError("not_found", {
-    file: "package.json",
-    allowed: `a package named spillway above ${import.meta.dirname}`,
-  });
 }

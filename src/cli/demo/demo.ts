@@ -1,0 +1,111 @@
+/** The demo: the run, the same spike at fixed concurrencies, the report. */
+import { rmSync } from "node:fs";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { exitCodes } from "../exit-codes.ts";
+import { count } from "../format.ts";
+import { stopOnSignals } from "../stop.ts";
+import { block, lines, silent } from "./live.ts";
+import type { Live, Scene } from "./live.ts";
+import { cut, forever, planLoad, spikeAtMs } from "./load.ts";
+import type { Load } from "./load.ts";
+import type { DemoOptions } from "./options.ts";
+import { pageOf, reportOf } from "./report.ts";
+import { run } from "./run.ts";
+import type { RunResult } from "./run.ts";
+
+const fixedCompared = [8, 12, 64];
+const compareMs = 8000;
+const drainMaxMs = 45_000;
+
+/** @returns The exit code. @throws {SpillwayError} What cannot be used, or a store that cannot be opened. */
+export async function demo(options: DemoOptions): Promise<number> {
+  const startedAtMs = performance.now();
+  using stop = stopOnSignals();
+  const load = await planLoad(options);
+  await using place = await placeOf(options.dir);
+  const { dir } = place;
+  const { concurrency } = options;
+  const offered = options.loops ? forever(load) : load;
+  say(options, introOf(offered, dir, options));
+  const main = await shown(options, { load: offered, concurrency, dir }, (onSample) =>
+    run({ dir, load: offered, concurrency, drainMaxMs }, { signal: stop.signal, onSample }),
+  );
+  const compared = options.compares ? await compare(options, load, stop.signal) : [];
+  const tookMs = performance.now() - startedAtMs;
+  const isKept = options.dir !== undefined;
+  const outcome = { load, main, compared, dir, isKept, tookMs };
+  const report = reportOf(outcome);
+  process.stdout.write(options.isJson ? `${JSON.stringify(report)}\n` : pageOf(outcome));
+  return report.faults.length === 0 ? exitCodes.ok : exitCodes.failed;
+}
+
+function introOf(load: Load, dir: string, { loops, dir: kept }: DemoOptions): string {
+  return [
+    "Spillway demo: a spike into a consumer that collapses when it is overdriven",
+    "",
+    `  arrivals  ${load.title}`,
+    `  messages  ${load.contents}`,
+    `  consumer  another process, HTTP: best about 1,659/s at 12 calls, 100/s at 64`,
+    `  store     ${dir}${kept === undefined ? " (removed at the end)" : ""}`,
+    `  Ctrl-C ends ${loops ? "the loop" : "it"} at any moment, with the report.`,
+    "",
+  ].join("\n");
+}
+
+async function compare(
+  options: DemoOptions,
+  load: Load,
+  signal: AbortSignal,
+): Promise<RunResult[]> {
+  const spike = cut(load, spikeAtMs(load), Math.min(compareMs, load.durationMs));
+  const results: RunResult[] = [];
+  for (const concurrency of fixedCompared) {
+    if (signal.aborted) break;
+    say(options, `\nThe same spike at a fixed concurrency of ${concurrency}`);
+    await using place = await placeOf(undefined);
+    const { dir } = place;
+    const result = await shown(options, { load: spike, concurrency, dir }, (onSample) =>
+      run({ dir, load: spike, concurrency, drainMaxMs: 0 }, { signal, onSample }),
+    );
+    if (!result.wasStopped) results.push(result);
+    say(options, `  ${count(result.goodputPerS)}/s handled`);
+  }
+  return results;
+}
+
+async function shown(
+  { isJson }: DemoOptions,
+  scene: Scene,
+  act: (onSample: Live["show"]) => Promise<RunResult>,
+): Promise<RunResult> {
+  const stream = isJson ? process.stderr : process.stdout;
+  const write = (text: string): void => void stream.write(text);
+  using live = stream.isTTY ? block(stream, scene) : isJson ? silent() : lines(write);
+  return await act((sample) => live.show(sample));
+}
+
+function say({ isJson }: DemoOptions, text: string): void {
+  if (!isJson) process.stdout.write(`${text}\n`);
+  else if (process.stderr.isTTY) process.stderr.write(`${text}\n`);
+}
+
+interface Place extends AsyncDisposable {
+  readonly dir: string;
+}
+
+/** The directory that was named, or a new one that is removed however the process ends but by kill -9. */
+async function placeOf(named: string | undefined): Promise<Place> {
+  if (named !== undefined) return { dir: resolve(named), [Symbol.asyncDispose]: async () => {} };
+  const dir = await mkdtemp(join(tmpdir(), "spillway-demo-"));
+  const remove = (): void => rmSync(dir, { recursive: true, force: true, maxRetries: 3 });
+  process.once("exit", remove);
+  return {
+    dir,
+    async [Symbol.asyncDispose]() {
+      process.off("exit", remove);
+      remove();
+    },
+  };
+}

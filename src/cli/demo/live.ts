@@ -1,0 +1,171 @@
+/**
+ * The live view of a run: on a terminal a block that is redrawn ten times a second, elsewhere a line a
+ * second. It shows what it is given and decides nothing.
+ */
+import { bar, clockTime, count, millis, span, sparkline } from "../format.ts";
+import type { Load } from "./load.ts";
+import type { Latency, Sample } from "./meter.ts";
+import type { Concurrency } from "./options.ts";
+
+export interface Live extends Disposable {
+  show(sample: Sample): void;
+}
+
+export interface Scene {
+  readonly load: Load;
+  readonly concurrency: Concurrency;
+  readonly dir: string;
+}
+
+/** Rates are taken over this many samples: one second. */
+const rateSamples = 10;
+const historyMax = 600;
+const sparkWidth = 44;
+const barWidth = 30;
+
+interface Rates {
+  readonly offered: number;
+  readonly accepted: number;
+  readonly handled: number;
+}
+
+export function silent(): Live {
+  return { show: () => {}, [Symbol.dispose]: () => {} };
+}
+
+/** A line a second. */
+export function lines(write: (text: string) => void): Live {
+  const samples: Sample[] = [];
+  let shown = -1;
+  return {
+    show(sample) {
+      keep(samples, sample);
+      const second = Math.floor(sample.atMs / 1000);
+      if (second === shown) return;
+      shown = second;
+      write(`${lineOf(sample, ratesOf(samples))}\n`);
+    },
+    [Symbol.dispose]: () => {},
+  };
+}
+
+function lineOf(sample: Sample, rates: Rates): string {
+  const { depth, limitMessages, window, inFlight, breaker } = sample;
+  return [
+    clockTime(sample.atMs),
+    `offered ${count(rates.offered)}/s`,
+    `accepted ${count(rates.accepted)}/s`,
+    `handled ${count(rates.handled)}/s`,
+    `backlog ${count(depth)}/${count(limitMessages)}`,
+    `in flight ${inFlight}/${window}`,
+    `refused ${count(refusedCount(sample))}`,
+    ...(breaker === "closed" ? [] : [`breaker ${breaker}`]),
+  ].join("  ");
+}
+
+/** A block that is redrawn in place; it stays as it was last when the view ends. */
+export function block(stream: NodeJS.WriteStream, scene: Scene): Live {
+  const samples: Sample[] = [];
+  let height = 0;
+  let last: Latency = { p50: 0, p99: 0 };
+  const showCursor = (): void => void stream.write("\u001B[?25h");
+  process.once("exit", showCursor);
+  stream.write("\u001B[?25l");
+  return {
+    show(sample) {
+      keep(samples, sample);
+      if (samples.length % 5 === 1) last = sample.latencyMs; // Steady enough to be read.
+      const width = Math.max(20, stream.columns ?? 80) - 1;
+      const drawn = draw(scene, samples, last).map((line) => line.slice(0, width));
+      const up = height === 0 ? "" : `\u001B[${height}A`;
+      stream.write(`${up}${drawn.map((line) => `\r\u001B[2K${line}\n`).join("")}`);
+      height = drawn.length;
+    },
+    [Symbol.dispose]() {
+      process.off("exit", showCursor);
+      showCursor();
+    },
+  };
+}
+
+function draw(scene: Scene, samples: readonly Sample[], latency: Latency): string[] {
+  const sample = samples.at(-1)!;
+  const rates = ratesOf(samples);
+  const { load } = scene;
+  const peak = Math.max(1, ...samples.map(({ depth }) => depth));
+  const of = Number.isFinite(load.durationMs) ? ` of ${clockTime(load.durationMs)}` : "";
+  const phase = sample.atMs > load.durationMs ? "draining" : "offering";
+  const share = sample.depth / sample.limitMessages;
+  const work = sample.secondsOfWork;
+  const workText = work === undefined ? "" : `${span(work * 1000)} of work`;
+  const flights = `${String(sample.inFlight).padStart(3)} of ${sample.window}`;
+  const mode = scene.concurrency === "adaptive" ? "found by measuring" : "fixed";
+  return [
+    "",
+    `  ${clockTime(sample.atMs)}${of}  ${phase}`,
+    "",
+    `  offered   ${rate(rates.offered)}  ${spark(samples, "offered", load.peakPerS)}`,
+    `  accepted  ${rate(rates.accepted)}  ${spark(samples, "accepted", load.peakPerS)}`,
+    `  handled   ${rate(rates.handled)}  ${spark(samples, "handled", load.peakPerS)}`,
+    `  backlog   ${count(sample.depth).padStart(8)}    ${depthSpark(samples, peak)}`,
+    `            ${bar(share, barWidth)}  limit ${count(sample.limitMessages)}  ${workText}`,
+    "",
+    `  in flight ${flights.padEnd(14)} window, ${mode}`,
+    `  handler   ${`${millis(latency.p50)} median`.padEnd(18)} ${millis(latency.p99)} p99   breaker ${sample.breaker}`,
+    `  producer  ${sample.isBlocked ? "told to wait" : "free to send"}        ${count(sample.credits)} credits, ${sample.waiting} waiting`,
+    `  refused   ${count(refusedCount(sample)).padStart(8)}    ${codesOf(sample.refused)}`,
+  ];
+}
+
+function rate(perS: number): string {
+  return `${count(perS).padStart(8)}/s`;
+}
+
+function keep(samples: Sample[], sample: Sample): void {
+  // The meter's map goes on changing.
+  samples.push({ ...sample, refused: new Map(sample.refused) });
+  if (samples.length > historyMax) samples.shift();
+}
+
+function ratesOf(samples: readonly Sample[], end: number = samples.length - 1): Rates {
+  const to = samples[end]!;
+  const from = samples[Math.max(0, end - rateSamples)]!;
+  const seconds = Math.max(0.001, (to.atMs - from.atMs) / 1000);
+  return {
+    offered: (to.offered - from.offered) / seconds,
+    accepted: (to.accepted - from.accepted) / seconds,
+    handled: (to.handled - from.handled) / seconds,
+  };
+}
+
+/** One column for each half second. */
+function spark(samples: readonly Sample[], what: keyof Rates, max: number): string {
+  const values: number[] = [];
+  for (let at = samples.length - 1; at > 0 && values.length < sparkWidth; at -= 5) {
+    const from = samples[Math.max(0, at - 5)]!;
+    const to = samples[at]!;
+    values.unshift(((to[what] - from[what]) * 1000) / Math.max(1, to.atMs - from.atMs));
+  }
+  return sparkline(values, sparkWidth, max);
+}
+
+function depthSpark(samples: readonly Sample[], max: number): string {
+  const values: number[] = [];
+  for (let at = samples.length - 1; at >= 0 && values.length < sparkWidth; at -= 5) {
+    values.unshift(samples[at]!.depth);
+  }
+  return sparkline(values, sparkWidth, max);
+}
+
+function refusedCount({ refused }: Sample): number {
+  let sum = 0;
+  for (const number of refused.values()) sum += number;
+  return sum;
+}
+
+function codesOf(refused: ReadonlyMap<string, number>): string {
+  return [...refused]
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([code, number]) => `${code} ${count(number)}`)
+    .join("  ");
+}
