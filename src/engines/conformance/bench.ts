@@ -157,6 +157,7 @@ export class Bench {
       const query = { lane, afterSeq, limit, nowMs: this.nowMs };
       const page = await this.engine.scan(this.ref, query);
       ok(page.length <= limit, "a page is no longer than its limit");
+      ok((page[0]?.seq ?? Infinity) > afterSeq, "a page begins after its cursor");
       found.push(...page);
       if (page.length < limit) return found;
     }

@@ -30,8 +30,12 @@ const shelves: readonly Case[] = [
   {
     name: "E15 redrive brings it back under its seq with no attempts, crashes, error or delay",
     run: async (bench) => {
-      await bench.append(mail({ class: "bulk", key: "k", keyHash: 5, deadlineAtMs: 9e12 }), mail());
-      const before = plain(await bench.pending(1));
+      const dueAtMs = bench.nowMs + 100;
+      await bench.append(
+        mail({ class: "bulk", key: "k", keyHash: 5, deadlineAtMs: 9e12, dueAtMs }),
+        mail(),
+      );
+      const { dueAtMs: _, ...before } = plain(await bench.pending(1));
       await bench.change({ seq: 1, kind: "started" });
       await bench.takeOver();
       await bench.change({ seq: 1, kind: "started" });
@@ -45,6 +49,8 @@ const shelves: readonly Case[] = [
       deepStrictEqual(await bench.shelf("dead"), []);
       const claim = await bench.takeOver();
       strictEqual(claim.laneHeads.bulk, 1);
+      strictEqual(claim.nextDueAtMs, null);
+      deepStrictEqual(await bench.ready(), [1, 2]);
       deepStrictEqual(claim.interrupted, []);
       await bench.change({ seq: 1, kind: "dead", reason: "again" });
       deepStrictEqual(

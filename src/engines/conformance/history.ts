@@ -8,9 +8,18 @@
 import { deepStrictEqual, ok } from "node:assert/strict";
 import { isSpillwayError, sequence } from "../../base/index.ts";
 import { messageClasses } from "../../flow/index.ts";
-import type { Append, Change, Claim, Engine, PartitionWrite, WriteResult } from "../engine.ts";
+import type { Seq } from "../../flow/index.ts";
+import type {
+  Append,
+  Change,
+  Claim,
+  Counters,
+  Engine,
+  PartitionWrite,
+  WriteResult,
+} from "../engine.ts";
 import { memory } from "../memory/index.ts";
-import { Bench, bytesOf, contentOf, idempotency, mail, noLimits, plain } from "./bench.ts";
+import { Bench, bytesOf, contentOf, idempotency, mail, noLimits, plain, seqsOf } from "./bench.ts";
 import type { Harness } from "./bench.ts";
 
 /** The part of fast-check that histories need; its module fits. */
@@ -21,13 +30,28 @@ export interface FastCheck {
   asyncProperty(drawn: unknown, run: (steps: readonly HistoryStep[]) => Promise<void>): unknown;
   assert(
     property: unknown,
-    options: { numRuns: number; interruptAfterTimeLimit: number },
+    options: { numRuns: number; interruptAfterTimeLimit: number; unbiased: boolean },
   ): Promise<void> | void;
 }
 
 export type HistoryStep = readonly [what: number, seed: number];
 
 type Part = Pick<PartitionWrite, "appends" | "changes" | "limits">;
+/** A partition after its last write, and seqs there that are worth a change. */
+interface Seen {
+  readonly counters: Counters;
+  readonly started: readonly Seq[];
+  readonly pending: readonly Seq[];
+  readonly dead: readonly Seq[];
+}
+
+const nothing: Seen = {
+  counters: { accepted: 0, acked: 0, dead: 0, discarded: 0, pending: 0, bytes: 0 },
+  started: [],
+  pending: [],
+  dead: [],
+};
+
 type Draw = (below: number) => number;
 
 /** One engine with its owners of two partitions. */
@@ -62,8 +86,8 @@ export function histories(fc: FastCheck, harness: Harness, maxLength: number): u
 class History {
   readonly #subject: Side;
   readonly #oracle: Side;
+  readonly #seen: [Seen, Seen] = [nothing, nothing];
   #nowMs: number;
-  #accepted: [number, number] = [0, 0];
 
   constructor(subject: Side, oracle: Side) {
     this.#subject = subject;
@@ -79,18 +103,18 @@ class History {
     const random = sequence(seed);
     const draw: Draw = (below) => Math.floor(random() * below);
     const at = draw(2) as 0 | 1;
-    if (what < 62) await this.#write(at, draw);
-    else if (what < 70) await this.#writeBoth(draw);
-    else if (what < 76) await this.#same((side) => send(side, renewed(side)));
-    else if (what < 80) await this.#same((side) => stale(side, at));
-    else if (what < 87) await this.#same((side) => takeOver(side, at));
-    else if (what < 89) await this.#same(reopen);
-    else if (what < 94) await this.#maintain(at, draw);
-    else this.#nowMs += draw(40);
+    if (what < 54) await this.#write(at, draw);
+    else if (what < 62) await this.#writeBoth(draw);
+    else if (what < 68) await this.#same((side) => send(side, renewed(side)));
+    else if (what < 71) await this.#same((side) => stale(side, at));
+    else if (what < 79) await this.#same((side) => takeOver(side, at));
+    else if (what < 81) await this.#same(reopen);
+    else if (what < 87) await this.#maintain(at, draw);
+    else this.#nowMs += draw(12);
     for (const { owners } of [this.#subject, this.#oracle]) {
       for (const owner of owners) owner.nowMs = this.#nowMs;
     }
-    if (what < 94) await this.compareContent(what >= 62 && what < 89 ? [0, 1] : [at]);
+    if (what < 87) await this.compareContent(what >= 54 && what < 81 ? [0, 1] : [at]);
     await this.#read(at, draw);
   }
 
@@ -101,7 +125,7 @@ class History {
   async #write(at: 0 | 1, draw: Draw): Promise<void> {
     const part = this.#part(at, draw);
     await this.#same((side) => send(side, [side.owners[at].draft(part)]));
-    await this.#count(at);
+    await this.#look(at, part.changes);
   }
 
   async #writeBoth(draw: Draw): Promise<void> {
@@ -116,7 +140,7 @@ class History {
         ),
       );
     }
-    for (const at of order) await this.#count(at);
+    for (const at of order) await this.#look(at, parts[at].changes);
   }
 
   async #maintain(at: 0 | 1, draw: Draw): Promise<void> {
@@ -129,12 +153,12 @@ class History {
   /** Pages from cursors drawn at random. */
   async #read(at: 0 | 1, draw: Draw): Promise<void> {
     const limit = 1 + draw(4);
-    const afterSeq = draw(this.#accepted[at] + 2);
+    const afterSeq = draw(this.#seen[at].counters.accepted + 2);
     const lane = messageClasses[draw(3)]!;
     const group = [null, "north", "south", "", undefined][draw(5)];
     const keyHash = 1 + draw(5);
-    const untilMs = this.#nowMs + draw(60) - 30;
-    const cursor = draw(2) === 0 ? null : { dueAtMs: untilMs - draw(30), seq: afterSeq };
+    const untilMs = this.#nowMs + draw(24) - 8;
+    const cursor = draw(2) === 0 ? null : { dueAtMs: untilMs - draw(12), seq: afterSeq };
     const query = { lane, afterSeq, limit, nowMs: this.#nowMs };
     await this.#same(async ({ owners }) => {
       const { engine, ref } = owners[at];
@@ -156,22 +180,20 @@ class History {
   #part(at: 0 | 1, draw: Draw): Part {
     const what = draw(4);
     const appends = what === 0 ? [] : Array.from({ length: 1 + draw(4) }, () => this.#append(draw));
-    const last = this.#accepted[at] + 1;
     const changes =
-      what === 1 ? [] : Array.from({ length: 1 + draw(5) }, () => this.#change(last, draw));
-    const limits =
-      draw(3) > 0
-        ? noLimits
-        : { messages: 3 + draw(15), bytes: draw(2) === 0 ? 1e9 : 50 + draw(500) };
+      what === 1 ? [] : Array.from({ length: 1 + draw(5) }, () => this.#change(at, draw));
+    const { pending, bytes } = this.#seen[at].counters;
+    const tight = { messages: pending + draw(5), bytes: draw(2) === 0 ? 1e9 : bytes + draw(120) };
+    const limits = draw(3) > 0 ? noLimits : tight;
     return { appends, changes, limits };
   }
 
   #append(draw: Draw): Append {
     const keyHash = draw(2) === 0 ? {} : { keyHash: 1 + draw(4), key: "k" };
     const group = draw(2) === 0 ? {} : { group: ["north", "south", ""][draw(3)]! };
-    const dueAtMs = draw(3) > 0 ? {} : { dueAtMs: this.#nowMs + draw(60) - 10 };
+    const dueAtMs = draw(3) > 0 ? {} : { dueAtMs: this.#nowMs + draw(16) - 4 };
     const content = draw(4) === 0 ? "other" : "same";
-    const untilMs = this.#nowMs + draw(60);
+    const untilMs = this.#nowMs + draw(16);
     const once = draw(2) === 0 ? {} : { idempotency: idempotency(`${draw(6)}`, untilMs, content) };
     const rest = draw(4) === 0 ? { cost: 1 + draw(3), deadlineAtMs: this.#nowMs + draw(99) } : {};
     const [payload, headers] = [
@@ -182,9 +204,12 @@ class History {
     return mail({ ...lane, ...keyHash, ...group, ...dueAtMs, ...once, ...rest, payload, headers });
   }
 
-  #change(last: number, draw: Draw): Change {
-    const seq = 1 + draw(last);
-    const dueAtMs = this.#nowMs + draw(60) - 10;
+  #change(at: 0 | 1, draw: Draw): Change {
+    const { counters, started, pending, dead } = this.#seen[at];
+    const anySeq = 1 + draw(counters.accepted + 1);
+    const pool = [[], started, pending, dead][draw(4)]!;
+    const seq = pool[draw(pool.length)] ?? anySeq;
+    const dueAtMs = this.#nowMs + draw(16) - 4;
     const reason = `r${draw(3)}`;
     const changes: readonly Change[] = [
       { seq, kind: "started" },
@@ -200,9 +225,15 @@ class History {
     return changes[draw(changes.length)]!;
   }
 
-  async #count(at: 0 | 1): Promise<void> {
-    const { engine, ref } = this.#oracle.owners[at];
-    this.#accepted[at] = (await engine.audit(ref)).counters.accepted;
+  async #look(at: 0 | 1, changes: readonly Change[]): Promise<void> {
+    const owner = this.#oracle.owners[at];
+    const started = changes.filter(({ kind }) => kind === "started");
+    this.#seen[at] = {
+      counters: await owner.audit(),
+      started: [...this.#seen[at].started, ...seqsOf(started)].slice(-6),
+      pending: await owner.ready(),
+      dead: seqsOf(await owner.shelf("dead")),
+    };
   }
 
   async #same(act: (side: Side) => Promise<unknown>): Promise<void> {

@@ -12,6 +12,7 @@ async function walkDue(bench: Bench, untilMs: number, limit: number): Promise<De
   let after: DueCursor | null = null;
   for (;;) {
     const page: Descriptor[] = await bench.engine.due(bench.ref, untilMs, after, limit);
+    ok(after === null || page[0]?.seq !== after.seq, "a page begins after its cursor");
     found.push(...page);
     const last = page.at(-1);
     if (page.length < limit || last === undefined) return found;
