@@ -20,7 +20,7 @@ import { reading } from "./conformance/reading.ts";
 import { upkeep } from "./conformance/upkeep.ts";
 import { writing } from "./conformance/writing.ts";
 
-export type { Capability, Harness } from "./conformance/bench.ts";
+export type { Harness } from "./conformance/bench.ts";
 
 /** The part of a test runner that the suite needs; vitest's `test` fits. */
 export interface TestTools {
@@ -66,7 +66,7 @@ export function conformance(tools: TestTools, name: string, open: () => Promise<
     await using harness = await open();
     const property = histories(tools.fc, harness, 40);
     // Small numbers mean nothing in a history: drawing them more often would tell less.
-    const effort = { numRuns: 200, interruptAfterTimeLimit: 8000, unbiased: true };
+    const effort = { numRuns: 150, interruptAfterTimeLimit: 4000, unbiased: true };
     await tools.fc.assert(property, effort);
   });
 }

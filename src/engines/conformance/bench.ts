@@ -52,7 +52,7 @@ export interface Case {
   readonly run: (bench: Bench) => Promise<void>;
 }
 
-export const startMs = 1_700_000_000_000;
+const startMs = 1_700_000_000_000;
 /** Later than anything in these tests. */
 const farMs = 9e12;
 export const noLimits: PartitionWrite["limits"] = {
@@ -191,7 +191,7 @@ export class Bench {
   }
 }
 
-export function checkAudit({ counters, counted, damaged, firstDifference }: AuditReport): void {
+function checkAudit({ counters, counted, damaged, firstDifference }: AuditReport): void {
   const { accepted, acked, dead, discarded, pending, bytes } = counters;
   strictEqual(accepted, acked + dead + discarded + pending, "E14 conservation");
   deepStrictEqual({ ...counted }, { dead, pending, bytes }, "E14 counters and rows agree");

@@ -34,7 +34,7 @@ export interface FastCheck {
   ): Promise<void> | void;
 }
 
-export type HistoryStep = readonly [what: number, seed: number];
+type HistoryStep = readonly [what: number, seed: number];
 
 type Part = Pick<PartitionWrite, "appends" | "changes" | "limits">;
 /** A partition after its last write, and seqs there that are worth a change. */
