@@ -120,10 +120,16 @@ export class Delivery {
     this.#writeMs += 0.2 * (durationMs - this.#writeMs);
   }
 
-  /** Hands out what credit allows, and says what more is wanted. */
-  flush(nowMs: number, waiting: number): void {
+  /** Spends credit on what is prepared, which makes room for more: to be called before `room`. */
+  fill(nowMs: number): void {
     for (const consumer of this.#consumers.values()) {
       if (this.#prepared.size > 0) this.#fill(consumer, nowMs);
+    }
+  }
+
+  /** Hands out what credit was spent on, and says what more is wanted. */
+  flush(nowMs: number, waiting: number): void {
+    for (const consumer of this.#consumers.values()) {
       const want = this.#prepared.size + this.starting + waiting;
       const beat = (): ReturnType<typeof spender.heartbeat> =>
         spender.heartbeat(consumer.spender, nowMs, want, 0);

@@ -584,6 +584,7 @@ export class QueueMachine {
       this.#resolve(entry, { kind: "nack", error: leaseEnded });
     }
     this.#waits.release(nowMs, (entry) => this.partitions[entry.partition]!.makeReady(entry));
+    this.#delivery.fill(nowMs);
     if (!this.#isClosing) this.#start(nowMs);
     this.#delivery.flush(nowMs, this.#dispatch.hasReady ? 1 : 0);
     drain.backlog(this.#drain, nowMs, this.#isBusy ? 1 : 0);
