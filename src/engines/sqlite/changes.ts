@@ -15,10 +15,12 @@ import {
   bytesOf,
   entry,
   find,
+  forget,
   has,
   inBody,
   inSide,
   laneOf,
+  recall,
   remember,
   withSide,
 } from "./partition.ts";
@@ -79,7 +81,7 @@ export class Changes {
   }
 
   #find(part: Part, seq: Seq): Entry | undefined {
-    const held = part.started.get(seq) ?? part.known.get(seq);
+    const held = recall(part, seq);
     if (held !== undefined) return held;
     if (this.#waiting > 0) this.#flush(part);
     return find(part, seq, this.#statements);
@@ -89,7 +91,7 @@ export class Changes {
     if (part.started.has(seq)) return; // The same attempt.
     const value = this.#find(part, seq);
     if (value === undefined) return;
-    part.known.delete(seq);
+    forget(part, seq);
     part.started.set(seq, value);
   }
 
@@ -194,7 +196,7 @@ export class Changes {
 /** Takes a message out of what is pending. */
 function take(part: Part, seq: Seq, value: Entry): void {
   part.started.delete(seq);
-  part.known.delete(seq);
+  forget(part, seq);
   part.pending--;
   part.bytes -= bytesOf(value);
 }

@@ -20,6 +20,8 @@ const onTheirWayMax = 2;
 /** A message is closed at this size: one transaction must not grow with the queue before it. */
 const messageBytes = 4 * 1024 ** 2;
 const bufferBytesMin = 16_384;
+/** Rows of a page die young; V8's default would keep 48 MiB of them around (E11). */
+const youngMebibytes = 8;
 
 interface Call {
   readonly kind: Op;
@@ -56,7 +58,12 @@ export class Link {
   private constructor(options: WorkerOptions) {
     this.#dir = options.dir;
     const url = new URL(import.meta.resolve("#sqlite-worker"));
-    this.#worker = new Worker(url, { execArgv: [], workerData: options, name: "spillway-sqlite" });
+    this.#worker = new Worker(url, {
+      execArgv: [], // What the caller's thread was started with is not for this one.
+      workerData: options,
+      name: "spillway-sqlite",
+      resourceLimits: { maxYoungGenerationSizeMb: youngMebibytes },
+    });
     this.#worker.on("message", (message: ToClient) => this.#hear(message));
     this.#worker.on("error", (error) => this.#end({ cause: error.message }));
     this.#worker.on("exit", (exitCode) => this.#end({ exitCode }));

@@ -37,8 +37,11 @@ export function withSide(value: Entry): Entry {
   return has(value, inSide) ? value : value + inSide;
 }
 
-/** 8,192 entries are about 400 kB: enough to cover what is scanned ahead of the window. */
-const knownMax = 8192;
+/**
+ * Two generations of this size, about 400 kB: enough to cover what is scanned ahead of the window. A
+ * map that drops its oldest entry one by one walks over all that it dropped before.
+ */
+const knownMax = 4096;
 
 export interface Part {
   readonly p: number;
@@ -60,19 +63,32 @@ export interface Part {
   pending: number;
   bytes: number;
   readonly started: Map<Seq, Entry>;
-  readonly known: Map<Seq, Entry>;
+  known: Map<Seq, Entry>;
+  knownBefore: Map<Seq, Entry>;
   dirty: boolean;
 }
 
 export function remember(part: Part, seq: Seq, value: Entry): void {
-  const { known } = part;
-  known.set(seq, value);
-  if (known.size > knownMax) known.delete(known.keys().next().value!);
+  if (part.known.size >= knownMax) {
+    part.knownBefore = part.known;
+    part.known = new Map();
+  }
+  part.known.set(seq, value);
+}
+
+/** @returns undefined when the message is not remembered, pending or not. */
+export function recall(part: Part, seq: Seq): Entry | undefined {
+  return part.started.get(seq) ?? part.known.get(seq) ?? part.knownBefore.get(seq);
+}
+
+export function forget(part: Part, seq: Seq): void {
+  part.known.delete(seq);
+  part.knownBefore.delete(seq);
 }
 
 /** @returns undefined when the message is not pending. */
 export function find(part: Part, seq: Seq, statements: Statements): Entry | undefined {
-  return part.known.get(seq) ?? part.started.get(seq) ?? lookUp(part.p, seq, statements);
+  return recall(part, seq) ?? lookUp(part.p, seq, statements);
 }
 
 function lookUp(p: number, seq: Seq, statements: Statements): Entry | undefined {
@@ -187,6 +203,7 @@ function newPart(p: number, flow: string, partition: number): Part {
     bytes: 0,
     started: new Map(),
     known: new Map(),
+    knownBefore: new Map(),
     dirty: false,
   };
 }
@@ -207,6 +224,7 @@ function fill(part: Part, row: Record<string, unknown>, statements: Statements):
   part.pending = row["pending"] as number;
   part.bytes = row["bytes"] as number;
   part.known.clear();
+  part.knownBefore.clear();
   part.started.clear();
   for (const seq of decodeSeqs(row["started"] as Uint8Array)) {
     const value = lookUp(part.p, seq, statements);

@@ -6,7 +6,7 @@
 import type { KeyHash, MessageClass, Seq } from "../../flow/index.ts";
 import type { DueCursor, ScanQuery, Shelf } from "../engine.ts";
 import { ByteWriter } from "./bytes.ts";
-import { entry, find, laneOf, remember } from "./partition.ts";
+import { entry, find, laneOf, recall, remember } from "./partition.ts";
 import type { Part } from "./partition.ts";
 import { needIntact, putAbsent, putDescriptor, putMessage, putShelved } from "./rows.ts";
 import type { Row } from "./rows.ts";
@@ -94,7 +94,7 @@ function putRow(page: Page, part: Part, row: Row): void {
   const seq = row["seq"] as number;
   const started = part.started.has(seq);
   putDescriptor(page.next(), row, started ? 1 : 0);
-  if (started || part.known.has(seq)) return;
+  if (recall(part, seq) !== undefined) return;
   const { lane, bytes, body, side } = row;
   remember(part, seq, entry(lane as number, bytes as number, body === 1, side !== null));
 }
