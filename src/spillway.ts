@@ -325,6 +325,18 @@ export class Spillway implements AsyncDisposable {
   }
 
   /**
+   * Holds every invariant of every machine, for simulations and whoever doubts.
+   * @throws {SpillwayError} invariant_broken
+   */
+  check(): void {
+    for (const { queue, producer } of this.#flows.values()) {
+      queue.machine.check();
+      producer.check();
+    }
+    for (const target of this.#targets.values()) target.check();
+  }
+
+  /**
    * Takes nothing new, lets handlers end for `drainMaxMs`, releases what they did not finish, and
    * closes the store. Nothing accepted is lost.
    */

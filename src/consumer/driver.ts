@@ -196,6 +196,11 @@ export class TargetDriver implements Settler {
     return this.#machine.view();
   }
 
+  /** @throws {SpillwayError} invariant_broken */
+  check(): void {
+    this.#machine.check();
+  }
+
   #schedule(): void {
     if (this.#isScheduled || this.#isClosed) return;
     this.#isScheduled = true;

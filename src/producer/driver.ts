@@ -169,6 +169,11 @@ export class ProducerDriver {
     return this.#machine.view(this.#deps.clock.now());
   }
 
+  /** @throws {SpillwayError} invariant_broken */
+  check(): void {
+    this.#machine.check();
+  }
+
   #schedule(): void {
     if (this.#isScheduled || this.#isClosed) return;
     this.#isScheduled = true;
