@@ -13,7 +13,7 @@
  *
  * Must not know credit, keys or groups.
  */
-import { reopensAt } from "./pressure.ts";
+import { reopensAt, stopsAtBound } from "./pressure.ts";
 import type { Admission, ClassName } from "./pressure.ts";
 
 export {
@@ -89,8 +89,8 @@ export function admit(
       retryAfterMs: retryMinMs,
     };
   }
-  // A closed class is told when it reopens; critical at full, which bound is full.
-  if (a.closed[m.class] && !(m.class === "critical" && a.steps === 4)) {
+  // A closed class is told when it reopens; what stops at the bound only, which bound is full.
+  if (a.closed[m.class] && !(stopsAtBound(a, m.class) && a.steps === 4)) {
     return classClosed(a, m.class);
   }
   if (m.deadlineAtMs !== undefined) {

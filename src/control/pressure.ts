@@ -109,6 +109,11 @@ export function setLimits(a: Admission, limits: AdmissionLimits): void {
   weigh(a);
 }
 
+/** Whether nothing but the bound stops the class: critical, and those that share its level. */
+export function stopsAtBound(a: Admission, name: ClassName): boolean {
+  return a.limits.classes[name] >= a.limits.classes.critical;
+}
+
 /** @returns The lowest class that may be granted credit now; null: none, everything waits. */
 export function lowestOpenClass(a: Admission): ClassName | null {
   for (const name of lowestFirst) if (!a.closed[name] && !a.closedToGrants[name]) return name;
@@ -180,8 +185,8 @@ function weigh(a: Admission): void {
 function weighClass(a: Admission, name: ClassName): void {
   const share = a.limits.classes[name];
   a.closed[name] = isClosed(a.closed[name], a.pressure, share);
-  // Critical is granted whatever room is left, to the last message, and so has no step to flap at.
-  const wasClosed = name !== "critical" && a.closedToGrants[name];
+  // The bound itself is granted to the last message: there is no step to flap at.
+  const wasClosed = !stopsAtBound(a, name) && a.closedToGrants[name];
   a.closedToGrants[name] = isClosed(wasClosed, a.promisedPressure, share);
 }
 
