@@ -140,17 +140,19 @@ export class ProducerDriver {
   ): Promise<Sent> {
     const give = (error: SpillwayError): void => {
       if (!this.#machine.cancel(op)) return;
-      reject(error);
+      reject(op.maybe ? new SpillwayError("outcome_unknown", {}, { cause: error }) : error);
       this.#schedule();
+    };
+    const timedOut = (): SpillwayError => {
+      const { code: waitedFor, retryAfterMs = 0 } = this.#machine.waitsFor(op);
+      return new SpillwayError("timed_out", { timeoutMs, waitedFor, retryAfterMs });
     };
     const onAbort = (): void => give(abortOf(signal!));
     signal?.addEventListener("abort", onAbort);
     const timer =
       timeoutMs === undefined
         ? undefined
-        : this.#deps.clock.after(timeoutMs, () =>
-            give(new SpillwayError("timed_out", { timeoutMs })),
-          );
+        : this.#deps.clock.after(timeoutMs, () => give(timedOut()));
     try {
       return await promise;
     } finally {

@@ -43,6 +43,8 @@ export interface Op<T> {
   readonly wait: boolean;
   readonly partition: number;
   state: "waiting" | "sent" | "ended";
+  /** It was sent before, on a stream that closed without an answer: it may have been accepted. */
+  maybe: boolean;
 }
 
 /** What decides the partition: a hash (key or idempotency key), or chance; within a group's shards. */
@@ -148,6 +150,7 @@ export class ProducerMachine<T> {
       wait,
       partition,
       state: "waiting",
+      maybe: false,
     };
     if (this.#isFree(stream, classOf[draft.class]) && this.#trySpend(stream, op, nowMs)) return op;
     if (!wait) {
@@ -182,6 +185,11 @@ export class ProducerMachine<T> {
     stream.waitingBytes -= op.draft.bytes;
     this.#waiting--;
     return true;
+  }
+
+  /** What an op that still waits is waiting for. */
+  waitsFor(op: Op<T>): Refused {
+    return refusalOf(this.#streams[op.partition]!, op.draft);
   }
 
   frame(frame: ToProducerFrame, nowMs: number): void {
@@ -394,9 +402,15 @@ export class ProducerMachine<T> {
     for (const op of again?.toReversed() ?? []) this.#enqueue(stream, op, true);
   }
 
+  /** Of what may have been accepted before, only a conflict is sure: that time it was refused, too. */
   #end(op: Op<T>, refusal: Refused): void {
     op.state = "ended";
-    this.#effects.push({ kind: "refused", op, refusal });
+    const isUnsure = op.maybe && refusal.code !== "idempotency_conflict";
+    this.#effects.push({
+      kind: "refused",
+      op,
+      refusal: isUnsure ? { code: "outcome_unknown" } : refusal,
+    });
   }
 
   #send(stream: Stream<T>, nowMs: number): void {
@@ -476,8 +490,10 @@ export class ProducerMachine<T> {
     stream.unanswered.clear();
     for (const op of stream.outgoing.splice(0).toReversed()) this.#enqueue(stream, op, true);
     for (const op of lost.toReversed()) {
-      if (op.draft.idempotency !== undefined && op.wait) this.#enqueue(stream, op, true);
-      else this.#end(op, { code: "outcome_unknown" });
+      if (op.draft.idempotency !== undefined && op.wait) {
+        op.maybe = true;
+        this.#enqueue(stream, op, true);
+      } else this.#end(op, { code: "outcome_unknown" });
     }
   }
 

@@ -46,10 +46,13 @@ import type { Reason } from "./why.ts";
 /** Payloads kept in memory between append and dispatch; the store has them all. */
 const cacheBytesMax = 32 * 1024 * 1024;
 const crashesMax = 3;
+/** After a store that took nothing. */
+const comeBackMs = 1000;
 const dueLimit = 512;
 const sweepEveryMs = 1000;
 const routine: ReadonlySet<QueueFact["kind"]> = new Set(["accepted", "acked", "released"]);
 const consumerLeft = "the consumer left";
+const processDied = "a process died in the last one";
 const leaseEnded = "the lease of the delivery ended";
 
 export class QueueMachine {
@@ -139,7 +142,12 @@ export class QueueMachine {
     this.#nowMs = nowMs;
     const owned = this.partitions[partition]!;
     if (owned.stopped !== undefined) return;
-    const { appends, maybe } = owned.stop(code);
+    const { appends, maybe, changes } = owned.stop(code);
+    for (const { confirmTo, change, attempt } of changes) {
+      if (confirmTo === undefined) continue;
+      const frame = { kind: "settled", partition, seq: change.seq, attempt, effective: false } as const;
+      this.#effects.push({ kind: "toConsumer", consumer: confirmTo, frame });
+    }
     const results = [
       ...maybe.map((pending) => ({ pending, code: "outcome_unknown" as const })),
       ...appends.map((pending) => ({ pending, code })),
@@ -221,7 +229,12 @@ export class QueueMachine {
       | { kind: "refused"; code: RefusalCode }
       | { kind: "accepted" | "duplicate"; seq: number },
   ): void {
-    const result: SendResult = { position: pending.position, ...outcome };
+    const { position } = pending;
+    // A refusal that may pass says when to come back (G12).
+    const passes = outcome.kind === "refused" && catalogue[outcome.code].retry === "later";
+    const result: SendResult = passes
+      ? { position, ...outcome, retryAfterMs: comeBackMs }
+      : { position, ...outcome };
     const frame = { kind: "results", partition, results: [result] } as const;
     this.#effects.push({ kind: "toProducer", producer: pending.producer, frame });
   }
@@ -513,7 +526,11 @@ export class QueueMachine {
   #suspect(entry: Entry): void {
     const { partition, seq, crashes } = entry;
     this.#fact({ kind: "suspected", partition, seq, crashes });
-    if (crashes < crashesMax) this.#waits.suspect(entry);
+    const { attempts } = this.#contract.retry;
+    if (entry.attempts >= attempts) {
+      const reason = `attempts_exhausted: ${processDied}`;
+      this.#end(entry, { seq, kind: "dead", reason });
+    } else if (crashes < crashesMax) this.#waits.suspect(entry);
     else this.#end(entry, { seq, kind: "dead", reason: "crash_suspect" });
   }
 

@@ -307,16 +307,21 @@ export class Partition {
   }
 
   /** It stops for good: what waits is the caller's to answer. */
-  stop(code: string): { appends: readonly PendingAppend[]; maybe: readonly PendingAppend[] } {
+  stop(code: string): {
+    appends: readonly PendingAppend[];
+    maybe: readonly PendingAppend[];
+    changes: readonly PendingChange[];
+  } {
     this.stopped = code;
     const maybe = this.writing?.appends ?? [];
     const appends = this.#appends;
+    const changes = [...(this.writing?.changes ?? []), ...this.#changes];
     this.writing = undefined;
     this.#appends = [];
     this.#changes = [];
     this.#loads = [];
     for (const pending of [...maybe, ...appends]) this.#unreserve(pending.bytes);
-    return { appends, maybe };
+    return { appends, maybe, changes };
   }
 
   #unreserve(bytes: number): void {
