@@ -14,6 +14,7 @@
  *     no other such message is out; after `crashesMax` crashes it is a dead letter.
  * M4  A retry takes a token of the flow's retry budget (R1).
  */
+import { catalogue } from "../base/index.ts";
 import { budget, drain, recovery, retry } from "../control/index.ts";
 import type { Drain } from "../control/index.ts";
 import type { Append, Claim, Descriptor, StoredMessage, WriteResult } from "../engines/engine.ts";
