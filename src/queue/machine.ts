@@ -570,10 +570,10 @@ export class QueueMachine {
     let count = 0;
     for (const letter of letters) {
       if (room < 1 || roomBytes < letter.bytes) break;
+      count++;
+      if (!owned.redrive(letter)) continue; // It is on its way already.
       room--;
       roomBytes -= letter.bytes;
-      owned.redrive(letter);
-      count++;
     }
     return count;
   }

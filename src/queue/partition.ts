@@ -356,12 +356,17 @@ export class Partition {
     }
   }
 
-  /** Brings a dead letter back; the caller has made sure that the buffer has room for it. */
-  redrive(letter: RedrivenLetter): void {
+  /**
+   * Brings a dead letter back; the caller has made sure that the buffer has room for it.
+   * @returns False when it is on its way back already.
+   */
+  redrive(letter: RedrivenLetter): boolean {
+    if (this.#redriven.has(letter.seq)) return false;
     this.reservedMessages++;
     this.reservedBytes += letter.bytes;
     this.#redriven.set(letter.seq, letter);
     this.change({ seq: letter.seq, kind: "redrive" }, undefined);
+    return true;
   }
 
   /** It is pending again: its lane is read from before it. */
@@ -370,6 +375,7 @@ export class Partition {
     if (letter === undefined) return;
     this.#redriven.delete(seq);
     this.#unreserve(letter.bytes);
+    this.#reads.back(seq);
     const rank = messageClasses.indexOf(letter.class) as 0 | 1 | 2;
     const group = letter.group ?? "";
     this.sources.unread(rank, group, seq - 1);
@@ -402,7 +408,8 @@ export class Partition {
       if (source.atTail) source.cursor = seq; // L1: behind a known head.
       return complete;
     }
-    if (append.dueAtMs !== undefined && append.dueAtMs > nowMs) {
+    // Also when that time has come by now: a scan passes over whatever has a due time.
+    if (append.dueAtMs !== undefined) {
       if (source.atTail) source.cursor = seq; // L1: awaited by its due time.
       // Whether it is its key's head is known only when all is known.
       if (keyHash !== 0 && !complete) this.#storeKeeps(append.dueAtMs, seq);

@@ -31,6 +31,12 @@ export class Reads {
     if (this.#older + this.#newer > 0) this.#endedSince.add(seq);
   }
 
+  /** It was brought back: what shows it from now on is right. */
+  back(seq: number): void {
+    this.#endedBefore.delete(seq);
+    this.#endedSince.delete(seq);
+  }
+
   hasEnded(seq: number): boolean {
     return this.#endedSince.has(seq) || this.#endedBefore.has(seq);
   }
