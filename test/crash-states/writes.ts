@@ -7,7 +7,7 @@ import { sequence } from "../../src/base/index.ts";
 import type { Append, Change } from "../../src/engines/engine.ts";
 
 export const flow = "crash";
-export const startMs = 1_700_000_000_000;
+const startMs = 1_700_000_000_000;
 /** After so many writes of each partition the store is closed, which empties its log, and opened again. */
 export const writesPerProcess = 25;
 export const limits: { readonly messages: number; readonly bytes: number } = {

@@ -17,7 +17,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { SpillwayError } from "../../base/index.ts";
 
 /** SQLite's WAL-reset race is fixed from here on (R9). */
-export const sqliteMin = "3.51.3";
+const sqliteMin = "3.51.3";
 
 export const pageBytes = 4096;
 
@@ -65,7 +65,7 @@ export const migrations: readonly string[] = [first];
 const creation = `PRAGMA page_size=${pageBytes}; PRAGMA auto_vacuum=INCREMENTAL;`;
 
 /** Settings of each connection that writes. */
-export function settings(synchronous: "FULL" | "NORMAL" = "FULL"): string {
+function settings(synchronous: "FULL" | "NORMAL" = "FULL"): string {
   return `PRAGMA journal_mode=WAL; PRAGMA synchronous=${synchronous}; PRAGMA fullfsync=ON;
     PRAGMA checkpoint_fullfsync=ON; PRAGMA foreign_keys=OFF; PRAGMA mmap_size=0;
     PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=1000;

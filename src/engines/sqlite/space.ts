@@ -12,7 +12,7 @@ import { SpillwayError } from "../../base/index.ts";
 /** A look at the file system costs some microseconds: not for every commit. */
 const lookEveryMs = 50;
 /** What a caller is told to wait. */
-export const retryAfterMs = 1000;
+const retryAfterMs = 1000;
 
 export class Space {
   readonly #dir: string;

@@ -1,7 +1,7 @@
 /** The statements of the writer's connection, prepared once. Parameters are in the order of use. */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 
-export type StatementName =
+type StatementName =
   | "begin"
   | "commit"
   | "savepoint"

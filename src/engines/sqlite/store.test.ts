@@ -195,7 +195,10 @@ test("the writes of one turn, of all partitions, share a commit; a refused one f
   ]);
   expect(results[1]).toMatchObject({ reason: { code: "bound_reached" } });
   expect(results[3]).toMatchObject({ reason: { code: "fenced" } });
-  expect(auditStore(dir).map(({ report }) => report.counted.pending)).toEqual([1, 2, 0]);
+  expect(results[4]).toMatchObject({ value: [{ appended: [{ kind: "stored", seq: 2 }] }] });
+  const reports = auditStore(dir).map(({ report }) => report);
+  expect(reports.map(({ counted }) => counted.pending)).toEqual([1, 2, 0]);
+  expect(reports.map(({ firstDifference }) => firstDifference)).toEqual(Array(3).fill(undefined));
 });
 
 test("an attempt that succeeds writes no row of its own", async () => {

@@ -5,7 +5,8 @@
  * messages are binary.
  *
  * Request: op u8, id u32, length u32, then for `write` the elements (below), for the others JSON.
- * Reply:   kind u8, id u32, then as `reply` says.
+ * Reply:   kind u8, id u32, then as `reply` says. Before the first one a u8: 1 where they answer a whole
+ *          request message, 0 where they come from work that went on after it.
  * Append:  flags u16, bytes f64, [cost f64] [due f64] [deadline f64] [idempotency 16 + 8 bytes, until
  *          f64] [group text], payload length u32, then what the CRC covers: seq f64 (filled in by the
  *          writer), key hash f64, headers length u32, key length u32, key, headers, payload.
@@ -87,9 +88,6 @@ export interface WireEntry {
 
 export const reply = { json: 1, error: 2, written: 3, messages: 4 } as const;
 export type ReplyKind = (typeof reply)[keyof typeof reply];
-
-/** First byte of a reply message: whether it answers a whole request message. */
-export const replyHeadBytes = 1;
 
 export const flag = {
   classMask: 3,
