@@ -610,7 +610,7 @@ export class QueueMachine {
       owned.flushLoads();
       const dueAtMs = owned.storeDueAtMs;
       if (dueAtMs !== undefined && dueAtMs <= nowMs + 1000 && this.#waits.hasRoom) {
-        owned.readDue(Math.ceil(nowMs + 60_000), dueLimit);
+        owned.readDue(dueLimit);
       }
     }
     this.#intake.issue(nowMs);

@@ -694,8 +694,11 @@ export class Partition {
     this.#host.effect({ kind: "groups", partition: this.index, lane, after, limit: groupsPage });
   }
 
-  /** Asks for the next delayed messages that only the store knows. */
-  readDue(untilMs: number, limit: number): void {
+  /**
+   * Asks for the next delayed messages that only the store knows, however far ahead they are due:
+   * what a bounded time hid would be taken for not being there.
+   */
+  readDue(limit: number): void {
     if (this.#storeDue === undefined || this.#dueReading || !this.isOpen) return;
     this.#dueReading = true;
     this.#evicted = undefined;
@@ -703,7 +706,7 @@ export class Partition {
       kind: "due",
       read: this.#reads.begin(),
       partition: this.index,
-      untilMs,
+      untilMs: Number.MAX_SAFE_INTEGER,
       after: this.#storeDue,
       limit,
     });
