@@ -238,7 +238,7 @@ export class Intake {
     if (nowMs >= this.#fullUntilMs) this.#fullUntilMs = 0;
     const stored = this.#host.stored();
     this.#observe(stored, nowMs);
-    const lowestClass = admission.lowestOpenClass(this.#admission);
+    const lowestClass = lowestTaken(this.#admission);
     const { room, limitedBy } = this.#room(stored, lowestClass, nowMs);
     const ratePerS = drain.ratePerS(this.#drain);
     const retryAfterMs = this.#retryAfterMs(stored, limitedBy, ratePerS, nowMs);
@@ -356,6 +356,16 @@ export class Intake {
 function limitsOf(contract: Contract): Parameters<typeof admission.init>[0] {
   const { messages, bytes, seconds } = contract.buffer;
   return { messages, bytes, seconds, classes: contract.classes };
+}
+
+/**
+ * The lowest class that is taken as it arrives. What is promised does not count here: credit that a
+ * class holds would else close the class to itself, and be held for ever.
+ */
+function lowestTaken({ closed }: Admission): ClassName | null {
+  if (!closed.bulk) return "bulk";
+  if (!closed.normal) return "normal";
+  return closed.critical ? null : "critical";
 }
 
 function streamId(producer: string, partition: number): string {
