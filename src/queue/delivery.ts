@@ -32,6 +32,8 @@ export interface DeliveryHost {
   leaseMs(): number;
   send(consumer: string, frame: ToConsumerFrame): void;
   isPaused(partition: number): boolean;
+  /** @returns Whether it cannot be done in time any more: then it has ended. */
+  expire(entry: Entry, nowMs: number): boolean;
 }
 
 export interface DeliveryView {
@@ -157,6 +159,7 @@ export class Delivery {
     const leaseMs = this.#host.leaseMs();
     while (this.#prepared.size > 0 && spender.canSpend(consumer.spender, nowMs, 0)) {
       const entry = this.#prepared.popFront()!;
+      if (this.#host.expire(entry, nowMs)) continue;
       spender.spend(consumer.spender, nowMs, 0); // V1
       entry.state = "out";
       entry.deliveredAtMs = nowMs;

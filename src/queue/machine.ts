@@ -93,6 +93,7 @@ export class QueueMachine {
       leaseMs: () => this.#contract.leaseMs,
       send: (consumer, frame) => this.#effects.push({ kind: "toConsumer", consumer, frame }),
       isPaused: (partition) => !this.#mayDispatch(partition),
+      expire: (entry, nowMs) => this.#expire(entry, nowMs),
     });
     this.#intake = new Intake(
       contract,
@@ -628,10 +629,7 @@ export class QueueMachine {
       const { entry, source } = picked;
       this.#drained.add(source);
       const owned = this.partitions[entry.partition]!;
-      if (entry.deadlineAtMs !== undefined && entry.deadlineAtMs - nowMs < this.#meanMs) {
-        this.#expire(entry);
-        continue;
-      }
+      if (this.#expire(entry, nowMs)) continue;
       this.#delivery.starting++;
       owned.start(entry);
       room--;
@@ -642,11 +640,13 @@ export class QueueMachine {
   }
 
   /** What cannot be done in time any more ends as the contract says, and never in silence. */
-  #expire(entry: Entry): void {
-    const { seq } = entry;
+  #expire(entry: Entry, nowMs: number): boolean {
+    const { seq, deadlineAtMs } = entry;
+    if (deadlineAtMs === undefined || deadlineAtMs - nowMs >= this.#meanMs) return false;
     this.#waits.ended(entry);
     const kind = this.#contract.discard.includes("expired") ? "discard" : "dead";
     this.#end(entry, { seq, kind, reason: "expired" });
+    return true;
   }
 
   /** Groups that came and went are forgotten, and so is a split whose backlog is gone. */
