@@ -16,10 +16,10 @@ export function millis(ms: number): string {
   return `${ms.toFixed(ms >= 10 ? 1 : 2)} ms`;
 }
 
-/** "3.4 s", "12 min", "3 h 30 min", "55 d" */
+/** "69.4 s", "12 min", "3 h 30 min", "55 d" */
 export function span(ms: number): string {
   const minutes = Math.round(ms / 60_000);
-  if (ms < 60_000) return `${Number((ms / 1000).toFixed(1))} s`;
+  if (ms < 120_000) return `${Number((ms / 1000).toFixed(1))} s`;
   if (minutes < 60) return `${minutes} min`;
   if (minutes < 48 * 60) {
     const rest = minutes % 60;
@@ -31,8 +31,11 @@ export function span(ms: number): string {
 /** "01:07" */
 export function clockTime(ms: number): string {
   const seconds = Math.max(0, Math.floor(ms / 1000));
-  const two = (value: number): string => String(value).padStart(2, "0");
-  return `${two(Math.floor(seconds / 60))}:${two(seconds % 60)}`;
+  return `${twoDigits(Math.floor(seconds / 60))}:${twoDigits(seconds % 60)}`;
+}
+
+function twoDigits(value: number): string {
+  return String(value).padStart(2, "0");
 }
 
 /** @param share 0 to 1; what lies outside is drawn as the nearer end. */

@@ -4,20 +4,23 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { exitCodes } from "../exit-codes.ts";
-import { count } from "../format.ts";
+import { count, millis } from "../format.ts";
 import { stopOnSignals } from "../stop.ts";
 import { block, lines, silent } from "./live.ts";
 import type { Live, Scene } from "./live.ts";
 import { cut, forever, planLoad, spikeAtMs } from "./load.ts";
 import type { Load } from "./load.ts";
 import type { DemoOptions } from "./options.ts";
-import { pageOf, reportOf } from "./report.ts";
+import { pageOf } from "./page.ts";
+import { reportOf } from "./report.ts";
 import { run } from "./run.ts";
 import type { RunResult } from "./run.ts";
 
 const fixedCompared = [8, 12, 64];
 const compareMs = 8000;
 const drainMaxMs = 45_000;
+/** A terminal with fewer rows gets lines. */
+const blockRows = 16;
 
 /** @returns The exit code. @throws {SpillwayError} What cannot be used, or a store that cannot be opened. */
 export async function demo(options: DemoOptions): Promise<number> {
@@ -29,8 +32,9 @@ export async function demo(options: DemoOptions): Promise<number> {
   const { concurrency } = options;
   const offered = options.loops ? forever(load) : load;
   say(options, introOf(offered, dir, options));
-  const main = await shown(options, { load: offered, concurrency, dir }, (onSample) =>
-    run({ dir, load: offered, concurrency, drainMaxMs }, { signal: stop.signal, onSample }),
+  const scene = { load: offered, concurrency, dir };
+  const main = await shown(options, scene, false, (onSample) =>
+    run({ ...scene, drainMaxMs }, { signal: stop.signal, onSample }),
   );
   const compared = options.compares ? await compare(options, load, stop.signal) : [];
   const tookMs = performance.now() - startedAtMs;
@@ -61,16 +65,21 @@ async function compare(
 ): Promise<RunResult[]> {
   const spike = cut(load, spikeAtMs(load), Math.min(compareMs, load.durationMs));
   const results: RunResult[] = [];
+  if (!signal.aborted) say(options, "\nThe same spike at fixed concurrencies, not drained");
   for (const concurrency of fixedCompared) {
     if (signal.aborted) break;
-    say(options, `\nThe same spike at a fixed concurrency of ${concurrency}`);
     await using place = await placeOf(undefined);
-    const { dir } = place;
-    const result = await shown(options, { load: spike, concurrency, dir }, (onSample) =>
-      run({ dir, load: spike, concurrency, drainMaxMs: 0 }, { signal, onSample }),
+    const scene = { load: spike, concurrency, dir: place.dir };
+    const result = await shown(options, scene, true, (onSample) =>
+      run({ ...scene, drainMaxMs: 0 }, { signal, onSample }),
     );
-    if (!result.wasStopped) results.push(result);
-    say(options, `  ${count(result.goodputPerS)}/s handled`);
+    if (result.wasStopped) break;
+    results.push(result);
+    const { goodputPerS, latencyMs } = result;
+    say(
+      options,
+      `  ${String(concurrency).padStart(2)} calls at once: ${count(goodputPerS)}/s handled, ${millis(latencyMs.p50)} a call`,
+    );
   }
   return results;
 }
@@ -78,11 +87,13 @@ async function compare(
 async function shown(
   { isJson }: DemoOptions,
   scene: Scene,
+  wipes: boolean,
   act: (onSample: Live["show"]) => Promise<RunResult>,
 ): Promise<RunResult> {
   const stream = isJson ? process.stderr : process.stdout;
   const write = (text: string): void => void stream.write(text);
-  using live = stream.isTTY ? block(stream, scene) : isJson ? silent() : lines(write);
+  const isTall = stream.isTTY && stream.rows >= blockRows;
+  using live = isTall ? block(stream, scene, wipes) : isJson ? silent() : lines(write);
   return await act((sample) => live.show(sample));
 }
 

@@ -2,7 +2,8 @@
  * The live view of a run: on a terminal a block that is redrawn ten times a second, elsewhere a line a
  * second. It shows what it is given and decides nothing.
  */
-import { bar, clockTime, count, millis, span, sparkline } from "../format.ts";
+import { styleText } from "node:util";
+import { bar, clockTime, count, millis, plural, span, sparkline } from "../format.ts";
 import type { Load } from "./load.ts";
 import type { Latency, Sample } from "./meter.ts";
 import type { Concurrency } from "./options.ts";
@@ -22,6 +23,7 @@ const rateSamples = 10;
 const historyMax = 600;
 const sparkWidth = 44;
 const barWidth = 30;
+const labelWidth = 12;
 
 interface Rates {
   readonly offered: number;
@@ -63,8 +65,8 @@ function lineOf(sample: Sample, rates: Rates): string {
   ].join("  ");
 }
 
-/** A block that is redrawn in place; it stays as it was last when the view ends. */
-export function block(stream: NodeJS.WriteStream, scene: Scene): Live {
+/** A block that is redrawn in place. When the view ends it stays as it was last, or is wiped. */
+export function block(stream: NodeJS.WriteStream, scene: Scene, wipes: boolean): Live {
   const samples: Sample[] = [];
   let height = 0;
   let last: Latency = { p50: 0, p99: 0 };
@@ -76,13 +78,14 @@ export function block(stream: NodeJS.WriteStream, scene: Scene): Live {
       keep(samples, sample);
       if (samples.length % 5 === 1) last = sample.latencyMs; // Steady enough to be read.
       const width = Math.max(20, stream.columns ?? 80) - 1;
-      const drawn = draw(scene, samples, last).map((line) => line.slice(0, width));
+      const drawn = draw(scene, samples, last).map((line) => paint(line.slice(0, width), stream));
       const up = height === 0 ? "" : `\u001B[${height}A`;
       stream.write(`${up}${drawn.map((line) => `\r\u001B[2K${line}\n`).join("")}`);
       height = drawn.length;
     },
     [Symbol.dispose]() {
       process.off("exit", showCursor);
+      if (wipes && height > 0) stream.write(`\u001B[${height}A\r\u001B[J`);
       showCursor();
     },
   };
@@ -93,16 +96,19 @@ function draw(scene: Scene, samples: readonly Sample[], latency: Latency): strin
   const rates = ratesOf(samples);
   const { load } = scene;
   const peak = Math.max(1, ...samples.map(({ depth }) => depth));
-  const of = Number.isFinite(load.durationMs) ? ` of ${clockTime(load.durationMs)}` : "";
-  const phase = sample.atMs > load.durationMs ? "draining" : "offering";
+  const isOver = sample.atMs > load.durationMs;
+  const of = isOver || load.durationMs === Infinity ? "" : ` of ${clockTime(load.durationMs)}`;
+  const phase = isOver ? "the load is over, the backlog is drained" : "messages are offered";
   const share = sample.depth / sample.limitMessages;
   const work = sample.secondsOfWork;
   const workText = work === undefined ? "" : `${span(work * 1000)} of work`;
-  const flights = `${String(sample.inFlight).padStart(3)} of ${sample.window}`;
+  const flights = `${String(sample.inFlight).padStart(8)} of ${sample.window}`;
+  const producer = sample.isBlocked
+    ? `told to wait, ${plural(sample.waiting, "send")} waiting`
+    : "free to send";
   const mode = scene.concurrency === "adaptive" ? "found by measuring" : "fixed";
   return [
-    "",
-    `  ${clockTime(sample.atMs)}${of}  ${phase}`,
+    `  time      ${clockTime(sample.atMs).padStart(8)}${of}    ${phase}`,
     "",
     `  offered   ${rate(rates.offered)}  ${spark(samples, "offered", load.peakPerS)}`,
     `  accepted  ${rate(rates.accepted)}  ${spark(samples, "accepted", load.peakPerS)}`,
@@ -110,11 +116,17 @@ function draw(scene: Scene, samples: readonly Sample[], latency: Latency): strin
     `  backlog   ${count(sample.depth).padStart(8)}    ${depthSpark(samples, peak)}`,
     `            ${bar(share, barWidth)}  limit ${count(sample.limitMessages)}  ${workText}`,
     "",
-    `  in flight ${flights.padEnd(14)} window, ${mode}`,
-    `  handler   ${`${millis(latency.p50)} median`.padEnd(18)} ${millis(latency.p99)} p99   breaker ${sample.breaker}`,
-    `  producer  ${sample.isBlocked ? "told to wait" : "free to send"}        ${count(sample.credits)} credits, ${sample.waiting} waiting`,
+    `  in flight ${flights.padEnd(16)}window, ${mode}; breaker ${sample.breaker}`,
+    `  handler   ${millis(latency.p50).padStart(8)}    median; ${millis(latency.p99)} for the slowest 1 %`,
+    `  credits   ${count(sample.credits).padStart(8)}    producer ${producer}`,
     `  refused   ${count(refusedCount(sample)).padStart(8)}    ${codesOf(sample.refused)}`,
   ];
+}
+
+/** Names in the background, figures in front. */
+function paint(line: string, stream: NodeJS.WriteStream): string {
+  const label = line.slice(0, labelWidth);
+  return styleText("dim", label, { stream }) + line.slice(labelWidth);
 }
 
 function rate(perS: number): string {

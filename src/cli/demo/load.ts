@@ -66,12 +66,12 @@ export function cut(load: Load, fromMs: number, durationMs: number): Load {
   return { ...load, durationMs, total: offered(durationMs), offered };
 }
 
-/** When the load first comes within a quarter of its peak: the spike begins. */
+/** When the load first comes to a tenth of its peak: the spike begins. */
 export function spikeAtMs(load: Load): number {
   const stepMs = 100;
   for (let atMs = 0; atMs < load.durationMs; atMs += stepMs) {
     const ratePerS = ((load.offered(atMs + stepMs) - load.offered(atMs)) * 1000) / stepMs;
-    if (ratePerS >= load.peakPerS / 4) return Math.max(0, atMs - 2 * stepMs);
+    if (ratePerS >= load.peakPerS / 10) return Math.max(0, atMs - 2 * stepMs);
   }
   return 0;
 }

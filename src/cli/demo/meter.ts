@@ -2,8 +2,8 @@
  * Measures a run from outside: samples at 10 Hz, latencies of the handler, peaks.
  *
  * Goodput is what was handled per second while work was waiting: over the time between samples that
- * both saw a backlog of `busyDepth` or more. Calm before a spike and the last drops of a drain say
- * nothing about what a consumer can do.
+ * both saw a backlog of a tenth of its limit or more. Calm before a spike says nothing about what a
+ * consumer can do, nor does the end of a drain, when a few busy keys wait for themselves.
  */
 import { createHistogram } from "node:perf_hooks";
 import type { RecordableHistogram } from "node:perf_hooks";
@@ -34,7 +34,7 @@ export interface Latency {
   readonly p99: number;
 }
 
-const busyDepth = 200;
+const busyShare = 0.1;
 /** With less time under load than this, goodput is what was handled over the whole run. */
 const busyLeastMs = 1000;
 
@@ -113,7 +113,7 @@ export class Meter {
     this.rssPeakBytes = Math.max(this.rssPeakBytes, process.memoryUsage.rss());
     const last = this.#last;
     if (last !== undefined) {
-      if (Math.min(last.depth, sample.depth) >= busyDepth) {
+      if (Math.min(last.depth, sample.depth) >= busyShare * sample.limitMessages) {
         this.#busyMs += sample.atMs - last.atMs;
         this.#busyHandled += sample.handled - last.handled;
       }

@@ -43,7 +43,6 @@ export function parseFlags(flags: DemoFlags): DemoOptions {
   exclude("--speed", speed, "--seconds", seconds);
   if (flags.arrivals === undefined)
     exclude("--speed", speed, "--rate without --arrivals", ratePerS);
-  if (loops && flags.json === true) refuse("--loop", "--json", "one of them: a loop has no end");
   return {
     ...(flags.arrivals !== undefined && { arrivals: flags.arrivals }),
     ...(flags.payloads !== undefined && { payloads: flags.payloads }),

@@ -1,5 +1,7 @@
-/** What a run comes to: one object for programs, one page for people. */
-import { count, millis, plural, span, table } from "../format.ts";
+/**
+ * What the demo comes to, as one object. Counts come from the store's audit, before and after: what the
+ * demo counted itself is only held against them.
+ */
 import type { Load } from "./load.ts";
 import type { Concurrency } from "./options.ts";
 import type { RunResult } from "./run.ts";
@@ -144,107 +146,10 @@ function faultsOf(main: RunResult, lost: number): string[] {
   ];
 }
 
-function refusedCount({ refused }: RunResult): number {
+export function refusedCount({ refused }: RunResult): number {
   return Object.values(refused).reduce((sum, number) => sum + number, 0);
 }
 
 function rounded(value: number, digits: number): number {
   return Number(value.toFixed(digits));
-}
-
-/** The page for people: at most 80 columns. */
-export function pageOf(outcome: Outcome): string {
-  const report = reportOf(outcome);
-  return [
-    "",
-    ...messagesPart(report, outcome),
-    "",
-    ...protectionPart(report),
-    "",
-    ...comparisonPart(report, outcome),
-    ...closingPart(report, outcome),
-    "",
-  ].join("\n");
-}
-
-function messagesPart(report: Report, { main }: Outcome): string[] {
-  const codes = Object.entries(report.refusedByCode).map(([code, n]) => `${code} ${count(n)}`);
-  const rows: [string, number, string][] = [
-    ["offered", report.offered, "by the producer, on schedule, whether or not there is room"],
-    ["accepted", report.accepted, "synced to disk before the producer was told so"],
-    ["refused", refusedCount(main), codes.length === 0 ? "" : `told at once: ${codes.join(", ")}`],
-    ["handled", report.acked, "acked by the consumer, and the ack is on disk"],
-    ["dead letters", report.deadLettered, "used up their attempts"],
-    ["discarded", report.discarded, "dropped as the contract declares"],
-    ["pending", report.pending, "still in the store"],
-    ["lost", report.lost, "accepted and neither of the above, by the store's own audit"],
-  ];
-  if (report.pendingBefore > 0) {
-    rows.splice(1, 0, ["found", report.pendingBefore, "in the store, left by an earlier run"]);
-  }
-  if (report.duplicates > 0) {
-    rows.splice(3, 0, ["duplicates", report.duplicates, "accepted before, under the same key"]);
-  }
-  return ["Messages", ...aligned(rows.map(([name, n, text]) => [name, count(n), text]))];
-}
-
-function protectionPart(report: Report): string[] {
-  const { limitMessages, handlerLatencyMs: handler, signalLagMs: lag } = report;
-  const rows = [
-    ["goodput", `${count(report.goodputPerSecond)}/s`, "handled while work was waiting"],
-    ["window", String(report.windowFound), windowText(report.concurrency)],
-    ["in flight", String(report.peakInFlight), "at most, by the consumer's own count"],
-    ["backlog", count(report.peakStoredMessages), `at most; the limit is ${count(limitMessages)}`],
-    ["handler", millis(handler.p50), `median; ${millis(handler.p99)} for the slowest 1 %`],
-    ["signal lag", millis(lag.p50), `from granting credit to its use; p99 ${millis(lag.p99)}`],
-    ["held back", span(report.producerBlockedMs), "that sends had to wait for credit, in all"],
-    [
-      "memory",
-      `${count(report.rssPeakMiB)} MiB`,
-      "of the producer, the queue and this view, at most",
-    ],
-  ];
-  return ["Protection", ...aligned(rows)];
-}
-
-function windowText(concurrency: Concurrency): string {
-  return concurrency === "adaptive"
-    ? "calls in flight, found by measuring"
-    : "calls in flight, fixed";
-}
-
-function comparisonPart(report: Report, { compared, main }: Outcome): string[] {
-  if (compared.length === 0) return [];
-  const row = (result: RunResult): string[] => [
-    result.concurrency === "adaptive" ? "adaptive" : `fixed ${result.concurrency}`,
-    count(result.goodputPerS),
-    millis(result.latencyMs.p50),
-    millis(result.latencyMs.p99),
-    String(result.peakInFlight),
-  ];
-  const head = ["concurrency", "handled/s", "median", "p99", "in flight"];
-  const rows = [head, row(main), ...compared.map(row)];
-  const percent = Math.round((report.goodputRatio ?? 0) * 100);
-  return [
-    "The same spike at fixed concurrencies, each for a few seconds",
-    ...table(rows, new Set([1, 2, 3, 4])),
-    `  ${percent} % of the best fixed setting, without anybody having set one.`,
-    "",
-  ];
-}
-
-function closingPart(report: Report, { dir, isKept, tookMs }: Outcome): string[] {
-  const kept = isKept
-    ? `The store is kept; check it: spillway audit ${dir}`
-    : "The store is removed.";
-  const stopped = report.wasStopped ? "Stopped before its end. " : "";
-  const verdict =
-    report.faults.length === 0
-      ? ["Every message is accounted for."]
-      : [`${plural(report.faults.length, "thing")} did not hold:`, ...report.faults];
-  return [...verdict, `${stopped}${kept}`, `Took ${span(tookMs)}.`];
-}
-
-function aligned(rows: readonly (readonly string[])[]): string[] {
-  return table(rows, new Set([1]));
 }

@@ -47,7 +47,7 @@ export interface RunResult {
   readonly after: Accounts;
   readonly limitMessages: number;
   readonly peakDepth: number;
-  /** By the consumer's own count. */
+  /** By the producer's end of the wire and by the service's own count, the larger. */
   readonly peakInFlight: number;
   readonly overrun: number;
   readonly goodputPerS: number;
@@ -98,7 +98,7 @@ async function runOpen(
   const state = flow.state();
   const tookMs = elapsedMs();
   await spillway.close();
-  const { parallelMax } = await service.stats();
+  const counted = await service.stats();
   const { p50, p99 } = state.signalLagMs;
   return {
     concurrency,
@@ -110,7 +110,7 @@ async function runOpen(
     handled: meter.handled,
     limitMessages: state.limitMessages,
     peakDepth: meter.peakDepth,
-    peakInFlight: parallelMax,
+    peakInFlight: Math.max(meter.peakInFlight, counted?.parallelMax ?? 0),
     overrun: meter.overrun,
     goodputPerS: meter.goodputPerS,
     latencyMs: meter.latencyMs,

@@ -1,6 +1,7 @@
 /**
- * The consumer's other half: the knee server in a process of its own, and calls to it over HTTP. It
- * ends with its parent, however that ends: the IPC channel closes.
+ * The service that the consumer calls: the knee server in a process of its own, over HTTP. It ends with
+ * its parent, however that ends: the IPC channel closes. When it dies first it is started again after a
+ * second, as a supervisor would: calls fail meanwhile, and the breaker is there to be seen.
  */
 import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
@@ -16,22 +17,37 @@ export interface ServiceStats {
   readonly served: number;
 }
 
-export class Service implements AsyncDisposable {
-  readonly #child: ChildProcess;
-  readonly #agent = new Agent({ keepAlive: true });
-  readonly #port: number;
+const restartMs = 1000;
 
-  private constructor(child: ChildProcess, port: number) {
-    this.#child = child;
-    this.#port = port;
-  }
+export class Service implements AsyncDisposable {
+  readonly #agent = new Agent({ keepAlive: true });
+  #child: ChildProcess | undefined;
+  #port = 0;
+  #restart: NodeJS.Timeout | undefined;
+  #isClosed = false;
 
   /** @throws {Error} The process ends before it listens. */
   static async start(): Promise<Service> {
+    const service = new Service();
+    await service.#spawn();
+    return service;
+  }
+
+  async #spawn(): Promise<void> {
     const child = fork(fileURLToPath(import.meta.resolve("#knee-server")), {
       stdio: ["ignore", "pipe", "inherit", "ipc"],
     });
-    return new Service(child, await portOf(child));
+    this.#child = child;
+    child.once("exit", () => {
+      this.#child = undefined;
+      if (!this.#isClosed) this.#restart = setTimeout(() => this.#respawn(), restartMs);
+    });
+    this.#port = await portOf(child);
+  }
+
+  /** A process that ends again before it listens is started again, too. */
+  #respawn(): void {
+    this.#spawn().catch(noop);
   }
 
   /** Resolves when the service has done its work. Rejects when it cannot be reached or says no. */
@@ -39,8 +55,13 @@ export class Service implements AsyncDisposable {
     return this.#request("POST", "/", body).then(noop);
   }
 
-  async stats(): Promise<ServiceStats> {
-    return JSON.parse(await this.#request("GET", "/stats", new Uint8Array())) as ServiceStats;
+  /** @returns undefined while the service is down. */
+  async stats(): Promise<ServiceStats | undefined> {
+    try {
+      return JSON.parse(await this.#request("GET", "/stats", new Uint8Array())) as ServiceStats;
+    } catch {
+      return undefined;
+    }
   }
 
   #request(method: string, path: string, body: Uint8Array): Promise<string> {
@@ -69,10 +90,13 @@ export class Service implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#restart);
     this.#agent.destroy();
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const ended = once(this.#child, "exit");
-    this.#child.kill();
+    const child = this.#child;
+    if (child === undefined) return;
+    const ended = once(child, "exit");
+    child.kill();
     await ended;
   }
 }

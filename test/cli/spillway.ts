@@ -1,0 +1,54 @@
+/** Runs the command line as users do: a process of its own, from the sources. */
+import { spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { onTestFinished } from "vitest";
+
+const bin = join(import.meta.dirname, "../../bin/spillway.js");
+
+export interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Running {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Ended>;
+  /** Resolves when standard output contains the text. */
+  said(text: string): Promise<void>;
+}
+
+export function start(...args: readonly string[]): Running {
+  const child = spawn(process.execPath, ["--conditions=source", bin, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, NO_COLOR: "1" },
+  });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (part: string) => (stdout += part));
+  child.stderr.setEncoding("utf8").on("data", (part: string) => (stderr += part));
+  const ended = once(child, "close").then(([code]) => ({
+    code: code as number | null,
+    stdout,
+    stderr,
+  }));
+  const said = async (text: string): Promise<void> => {
+    while (!stdout.includes(text)) await once(child.stdout, "data");
+  };
+  return { child, ended, said };
+}
+
+export function spillway(...args: readonly string[]): Promise<Ended> {
+  return start(...args).ended;
+}
+
+export async function emptyDir(): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), "spillway-cli-"));
+  onTestFinished(() => rm(dir, { recursive: true, force: true }));
+  return dir;
+}
