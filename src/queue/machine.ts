@@ -494,8 +494,7 @@ export class QueueMachine {
       case "nack": {
         const { attempts, delayBaseMs: baseMs, delayMaxMs: capMs } = this.#contract.retry;
         if (entry.attempts >= attempts) {
-          const reason = `attempts_exhausted: ${verdict.error}`;
-          return this.#end(entry, { seq, kind: "dead", reason }, confirm);
+          return this.#exhaust(entry, verdict.error, confirm);
         }
         const id = formatId(this.#contract.name, entry.partition, seq);
         const delayMs = retry.delayMs(
@@ -521,6 +520,12 @@ export class QueueMachine {
     if (confirm?.joint === undefined) owned.advance(entry, this.#nowMs);
   }
 
+  #exhaust(entry: Entry, error: string, confirm?: Confirm): void {
+    const { seq } = entry;
+    this.#waits.ended(entry);
+    this.#end(entry, { seq, kind: "dead", reason: `attempts_exhausted: ${error}` }, confirm);
+  }
+
   #at(delayMs: number): number {
     return Math.ceil(this.#nowMs + delayMs);
   }
@@ -529,10 +534,8 @@ export class QueueMachine {
     const { partition, seq, crashes } = entry;
     this.#fact({ kind: "suspected", partition, seq, crashes });
     const { attempts } = this.#contract.retry;
-    if (entry.attempts >= attempts) {
-      const reason = `attempts_exhausted: ${processDied}`;
-      this.#end(entry, { seq, kind: "dead", reason });
-    } else if (crashes < crashesMax) this.#waits.suspect(entry);
+    if (entry.attempts >= attempts) this.#exhaust(entry, processDied);
+    else if (crashes < crashesMax) this.#waits.suspect(entry);
     else this.#end(entry, { seq, kind: "dead", reason: "crash_suspect" });
   }
 
@@ -630,6 +633,10 @@ export class QueueMachine {
       this.#drained.add(source);
       const owned = this.partitions[entry.partition]!;
       if (this.#expire(entry, nowMs)) continue;
+      if (entry.attempts >= this.#contract.retry.attempts) {
+        this.#exhaust(entry, processDied); // Its last attempt ended with its process, or the policy changed.
+        continue;
+      }
       this.#delivery.starting++;
       owned.start(entry);
       room--;
