@@ -94,7 +94,6 @@ export class TargetMachine {
   readonly #drain: Drain;
   readonly #queues = new Map<string, Queue>();
   readonly #runs = new Set<Run>();
-  readonly #runOf = new Map<string, Map<number, Run>>();
   #effects: TargetEffect[] = [];
   #okAtMs: number;
   #hungCheckAtMs = Infinity;
@@ -128,14 +127,12 @@ export class TargetMachine {
     const confirming = new Map<number, Run>();
     const demand = 0;
     this.#queues.set(queue, { id: queue, demand, beat: undefined, settlements: [], confirming });
-    this.#runOf.set(queue, new Map());
     issuer.join(this.#issuer, queue, nowMs);
   }
 
   queueLeft(queue: string, nowMs: number): void {
-    for (const run of this.#runOf.get(queue)?.values() ?? []) this.#lose(run);
+    for (const run of this.#runs) if (run.queue === queue) this.#lose(run);
     this.#queues.delete(queue);
-    this.#runOf.delete(queue);
     issuer.leave(this.#issuer, queue, nowMs, true);
   }
 
@@ -169,8 +166,8 @@ export class TargetMachine {
         break;
       }
       case "lost": {
-        const run = this.#runOf.get(queue)?.get(runName(frame.partition, frame.seq));
-        if (run?.delivered.attempt !== frame.attempt) return;
+        const run = this.#running(queue, frame);
+        if (run === undefined) return;
         window.settled(this.#window, nowMs, run.startedAtMs, run.tag, "failed");
         this.#transition(this.#blame("target", nowMs, run), nowMs);
         this.#lose(run);
@@ -209,7 +206,6 @@ export class TargetMachine {
         continue;
       }
       this.#runs.add(run);
-      this.#runOf.get(queue.id)!.set(runName(delivered.partition, delivered.seq), run);
       overload.spend(this.#overload, nowMs, delivered.cost);
       this.#transition(breaker.started(this.#breaker, nowMs), nowMs);
       run.tag = window.dispatched(this.#window, nowMs, this.#runs.size);
@@ -329,15 +325,8 @@ export class TargetMachine {
   ): void {
     const { partition, seq, attempt } = run.delivered;
     if (confirm) queue.confirming.set(runName(partition, seq), run);
-    queue.settlements.push({
-      partition,
-      seq,
-      attempt,
-      verdict,
-      durationMs,
-      confirm,
-      ...(joint === undefined ? {} : { joint }),
-    });
+    const settlement = { partition, seq, attempt, verdict, durationMs, confirm };
+    queue.settlements.push(joint === undefined ? settlement : { ...settlement, joint });
   }
 
   #lose(run: Run): void {
@@ -349,9 +338,16 @@ export class TargetMachine {
 
   #forget(run: Run): void {
     this.#runs.delete(run);
-    const { partition, seq } = run.delivered;
-    const runs = this.#runOf.get(run.queue);
-    if (runs?.get(runName(partition, seq)) === run) runs.delete(runName(partition, seq));
+  }
+
+  /** Looked for when a lease has ended, which is rare: an index would cost every message. */
+  #running(queue: string, lost: Extract<ToConsumerFrame, { kind: "lost" }>): Run | undefined {
+    for (const run of this.#runs) {
+      const { partition, seq, attempt } = run.delivered;
+      if (seq !== lost.seq || partition !== lost.partition || attempt !== lost.attempt) continue;
+      if (run.queue === queue) return run;
+    }
+    return undefined;
   }
 
   // Turns.
@@ -466,9 +462,7 @@ export class TargetMachine {
     window.check(this.#window);
     overload.check(this.#overload);
     breaker.check(this.#breaker);
-    let running = 0;
-    for (const runs of this.#runOf.values()) running += runs.size;
-    assert(running === this.#runs.size, "T3 what runs is counted once");
+    for (const run of this.#runs) assert(run.state === "running", "T3 what runs is not settled");
   }
 }
 

@@ -29,6 +29,37 @@ interface Answer {
   left?(): void;
 }
 
+/** Messages that are answered together: one object for all of them, and one for each. */
+interface Batch {
+  left: number;
+  readonly answered: (at: number, answer: Sent | SpillwayError) => void;
+  readonly resolve: () => void;
+}
+
+class BatchAnswer implements Answer {
+  readonly #batch: Batch;
+  readonly #at: number;
+
+  constructor(batch: Batch, at: number) {
+    this.#batch = batch;
+    this.#at = at;
+  }
+
+  resolve(sent: Sent): void {
+    this.#give(sent);
+  }
+
+  reject(error: SpillwayError): void {
+    this.#give(error);
+  }
+
+  #give(answer: Sent | SpillwayError): void {
+    const batch = this.#batch;
+    batch.answered(this.#at, answer);
+    if (--batch.left === 0) batch.resolve();
+  }
+}
+
 export interface ProducerDeps {
   readonly clock: Clock;
   readonly link: Link<ProducerFrame, ToProducerFrame>;
@@ -89,26 +120,19 @@ export class ProducerDriver {
     signal: AbortSignal | undefined,
     answered: (at: number, answer: Sent | SpillwayError) => void,
   ): Promise<void> {
-    let left = items.length;
-    if (left === 0) return Promise.resolve();
+    if (items.length === 0) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const give = (at: number, answer: Sent | SpillwayError): void => {
-      answered(at, answer);
-      if (--left === 0) resolve();
-    };
-    const ops: { op: Op<Answer>; at: number }[] = [];
+    const batch: Batch = { left: items.length, answered, resolve };
+    const ops: Op<Answer>[] = [];
     for (const { draft, route, at } of items) {
-      const answer: Answer = {
-        resolve: (sent) => give(at, sent),
-        reject: (error) => give(at, error),
-      };
+      const answer = new BatchAnswer(batch, at);
       const op = this.#offer(draft, route, answer, true);
-      if ("code" in op) give(at, errorOf(op));
-      else if (signal !== undefined) ops.push({ op, at });
+      if ("code" in op) answer.reject(errorOf(op));
+      else if (signal !== undefined) ops.push(op);
     }
     if (signal === undefined) return promise;
     const onAbort = (): void => {
-      for (const { op, at } of ops) if (this.#machine.cancel(op)) give(at, abortOf(signal));
+      for (const op of ops) if (this.#machine.cancel(op)) op.token.reject(abortOf(signal));
       this.#schedule();
     };
     signal.addEventListener("abort", onAbort, { once: true });
