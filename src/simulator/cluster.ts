@@ -56,10 +56,12 @@ export class Cluster {
     }
   }
 
-  async #open(offsetMs: number): Promise<void> {
+  async #open(wantedMs: number): Promise<void> {
     if (this.#isStarting) return;
     this.#isStarting = true;
     const world = this.#world;
+    // In the end no clock is behind: due times that one ahead has set are not waited for.
+    const offsetMs = world.isHealing ? Math.max(wantedMs, this.#offsetMaxMs) : wantedMs;
     const life = new Life(`p${++this.#started}`, world.time);
     if (this.#started > 1) world.record({ kind: "restart", node: life.name });
     this.#offsetMaxMs = Math.max(this.#offsetMaxMs, offsetMs);
@@ -233,7 +235,6 @@ export class Cluster {
     const process = this.#active;
     if (process === undefined) await this.#open(this.#offsetMaxMs);
     else if (process.offsetMs < this.#offsetMaxMs) {
-      // Due times that a clock ahead has set are not waited for.
       await this.#restart(process, this.#offsetMaxMs);
     }
     while (this.active === undefined) await this.#world.time.sleep(50);

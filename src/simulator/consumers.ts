@@ -39,6 +39,7 @@ export class Consumer {
   /** Verbs that wait for their answer. */
   readonly #asks = new Map<Promise<void>, () => void>();
   #running = 0;
+  #windowBefore = 0;
   #forwards = 0;
   readonly #held = new Set<Held>();
 
@@ -125,11 +126,16 @@ export class Consumer {
     if (lateMs > 1 + 2 * (this.#world.plan.link?.delayMs ?? 0)) {
       this.#world.broke("G11.expired", `${id} is handled ${lateMs} ms after its deadline`);
     }
+    this.#checkWindow();
+  }
+
+  /** A delivery itself may begin the next probe: then it came in under the window before. */
+  #checkWindow(): void {
     const { inFlight, window } = this.#flow.state().target;
-    this.#process.windowHigh = Math.max(this.#process.windowHigh, window.limit);
-    if (inFlight > window.limit) {
-      this.#world.broke("G3.window", `${inFlight} in flight of a window of ${window.limit}`);
-    }
+    const most = Math.max(window.limit, window.window, this.#windowBefore);
+    this.#windowBefore = window.limit;
+    if (inFlight <= most) return;
+    this.#world.broke("G3.window", `${inFlight} in flight of a window of ${most}`);
   }
 
   #mood(delivery: Delivery<Work>, isPulled: boolean): Mood {
@@ -251,7 +257,8 @@ export class Consumer {
       if (isSpillwayError(error, "delivery_settled")) sends.lose(op);
       else sends.failed(op, error);
       if (!isSpillwayError(error)) throw error;
-      if (delivery.isSettled) this.#tell(held, "ack", false, nowMs);
+      // Its ack had left and could not be done: it goes back untried.
+      if (delivery.isSettled) this.#tell(held, "release", false, nowMs);
       return this.#throws(held, isPulled, error, "nack");
     }
     this.#world.sometimes("a delivery was forwarded");

@@ -39,7 +39,11 @@ export class Observer {
   #limitOf(flow: string): { messages: number; bytes: number } {
     if (flow === nextName) return { messages: nextContract.buffer.messages, bytes: 2 * 1024 ** 3 };
     const { messages } = this.#cluster.active?.main.contract.buffer ?? this.#cluster.limit;
-    if (messages > this.#limitMessages || this.#isWritten()) this.#limitMessages = messages;
+    if (messages > this.#limitMessages) this.#limitMessages = messages;
+    else if (messages < this.#limitMessages && this.#isWritten()) {
+      this.#tell(flow, { ...this.#cluster.limit, messages: this.#limitMessages }, false);
+      this.#limitMessages = messages;
+    }
     return { messages: this.#limitMessages, bytes: this.#cluster.limit.bytes };
   }
 
@@ -53,14 +57,16 @@ export class Observer {
   }
 
   snapshot(flow: string, quiescent: boolean): void {
-    const counters = this.#store.countersOf(flow);
-    const { messages, bytes } = this.#limitOf(flow);
+    this.#tell(flow, this.#limitOf(flow), quiescent);
+  }
+
+  #tell(flow: string, limit: { messages: number; bytes: number }, quiescent: boolean): void {
     this.#world.record({
       kind: "snapshot",
       flow,
-      ...counters,
-      limitMessages: messages,
-      limitBytes: bytes,
+      ...this.#store.countersOf(flow),
+      limitMessages: limit.messages,
+      limitBytes: limit.bytes,
       ...(quiescent ? { quiescent } : {}),
     });
   }
@@ -68,7 +74,7 @@ export class Observer {
   /** All that is to end has ended. */
   isDone(): boolean {
     const process = this.#cluster.active;
-    if (process === undefined || this.#cluster.processes.size > 1) return false;
+    if (process?.isOpen !== true || this.#cluster.processes.size > 1) return false;
     if (process.sends.open.length > 0 || process.openAsks > 0) return false;
     if (this.#store.writesOut > 0) return false;
     return [mainName, nextName].every((flow) => this.#store.countersOf(flow).pending === 0);

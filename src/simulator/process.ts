@@ -24,9 +24,9 @@ export class Process {
   readonly #world: World;
   readonly #spillway: Spillway;
   readonly #consumers: readonly Consumer[];
-  isClosing = false;
-  /** Highest window since somebody asked. */
-  windowHigh = 0;
+  isClosing: boolean = false;
+  /** Every partition is claimed. */
+  isOpen: boolean = false;
 
   private constructor(
     world: World,
@@ -51,6 +51,10 @@ export class Process {
       new Consumer(world, this, this.next, undefined),
     ];
     for (const consumer of this.#consumers) consumer.start();
+    Promise.all([this.main.opened(), this.next.opened()]).then(
+      () => (this.isOpen = true),
+      () => onStopped(this),
+    );
   }
 
   /** @throws {SpillwayError} The store could not be opened. */
@@ -87,7 +91,6 @@ export class Process {
         world.broke("invariant", `${error.message} ${cause}`);
       }
     });
-    flow.opened().catch(onStopped);
   }
 
   get openAsks(): number {
@@ -114,7 +117,7 @@ export class Process {
   async close(): Promise<void> {
     this.isClosing = true;
     for (const consumer of this.#consumers) consumer.stop();
-    await this.#spillway.close();
+    await Promise.race([this.#spillway.close(), this.life.ended]);
     await Promise.resolve(); // The answers given on the way out are heard first.
     if (!this.life.isAlive) return;
     const { open } = this.sends;

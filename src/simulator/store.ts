@@ -219,7 +219,7 @@ export class Store {
     }
     if (
       world.suffers("fullDisk") !== undefined &&
-      batch.some(({ appends }) => appends.length > 0)
+      batch.some((write) => write.appends.length > 0 && !this.#isDone(write))
     ) {
       world.sometimes("the store was full");
       return { code: "store_full", isDone: false };
@@ -284,12 +284,11 @@ export class Store {
   /** S2. */
   #note(write: PartitionWrite, result: WriteResult): void {
     const name = nameOf(write.claim.ref);
-    const writeId = `${write.claim.fence}:${write.writeId}`;
-    if (this.#lastWrites.get(name) === writeId) {
+    if (this.#isDone(write)) {
       this.#world.sometimes("a write was sent again after it was done");
       return;
     }
-    this.#lastWrites.set(name, writeId);
+    this.#lastWrites.set(name, write.writeId);
     this.#counters.set(name, result.counters);
     for (const change of write.changes) this.#change(`${name}/${change.seq}`, change);
     for (const [at, { kind, seq }] of result.appended.entries()) {
@@ -300,6 +299,11 @@ export class Store {
         this.#world.sometimes(kind === "duplicate" ? "a duplicate" : "an idempotency conflict");
     }
     this.onChanged(write.claim.ref.flow);
+  }
+
+  /** It is a repeat, which changes nothing more (E17). */
+  #isDone({ claim, writeId }: PartitionWrite): boolean {
+    return this.#lastWrites.get(nameOf(claim.ref)) === writeId;
   }
 
   #noteOp(flow: string, headers: Uint8Array): void {

@@ -96,10 +96,16 @@ export class Life {
   isAlive: boolean = true;
   #isStalled = false;
   #held: (() => void)[] = [];
+  /** Resolves at its end. */
+  readonly ended: Promise<void>;
+  readonly #tellEnd: () => void;
 
   constructor(name: string, time: VirtualTime) {
     this.name = name;
     this.#time = time;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.ended = promise;
+    this.#tellEnd = resolve;
   }
 
   get isStalled(): boolean {
@@ -125,6 +131,7 @@ export class Life {
   end(): void {
     this.isAlive = false;
     this.#held = [];
+    this.#tellEnd();
   }
 }
 
