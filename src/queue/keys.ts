@@ -51,6 +51,12 @@ export class Keys {
     });
   }
 
+  /** Begins the chain of a key that has messages, the first of which the caller reads. */
+  seek(one: Entry): void {
+    this.begin(one, true);
+    this.advance(this.#chains.get(one.keyHash)!);
+  }
+
   /** A new message of the key was stored. @returns Whether it may be kept at hand (K2, K3). */
   follows(chain: Chain): boolean {
     if (chain.reading) chain.missed = true;

@@ -507,11 +507,15 @@ export class Partition {
   #next(chain: Chain, next: Entry | "read" | undefined, nowMs: number): void {
     if (next === undefined) return;
     if (next !== "read") return this.activate(next, nowMs);
+    this.#readKey(chain.head.keyHash);
+  }
+
+  #readKey(keyHash: number): void {
     this.#host.effect({
       kind: "readKey",
       read: this.#reads.begin(),
       partition: this.index,
-      keyHash: chain.head.keyHash,
+      keyHash,
       limit: followersMax + 1,
     });
   }
@@ -649,7 +653,15 @@ export class Partition {
         chain.more = true; // K3
         return undefined;
       }
-      if (head !== seq) return undefined; // Its head comes up first, and brings it along.
+      if (head !== seq) {
+        // Its head comes up first, and brings it along: unless that has ended, and the store did not
+        // know it yet. Then the store is asked which is the next.
+        if (this.entries.has(head) || this.#reads.hasEnded(head)) {
+          this.keys.seek(entryOf(this.index, descriptor, undefined));
+          this.#readKey(keyHash);
+        }
+        return undefined;
+      }
     }
     const entry = entryOf(this.index, descriptor, undefined);
     this.entries.set(seq, entry);
