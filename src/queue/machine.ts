@@ -515,6 +515,7 @@ export class QueueMachine {
   /** The message ends. Without a joint write the next of its key comes up at once (P3). */
   #end(entry: Entry, change: PendingChange["change"], confirm?: Confirm): void {
     const owned = this.partitions[entry.partition]!;
+    this.#waits.ended(entry);
     entry.state = "settling";
     owned.change(change, entry, confirm);
     if (confirm?.joint === undefined) owned.advance(entry, this.#nowMs);

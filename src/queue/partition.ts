@@ -694,7 +694,7 @@ export class Partition {
     const rank = messageClasses.indexOf(lane) as 0 | 1 | 2;
     for (const group of groups) {
       this.sources.unread(rank, group, 0);
-      this.want(this.sources.of(rank, group));
+      this.want(this.sources.holding(rank, group, 1));
     }
     if (groups.length < groupsPage) this.#groupsUnread--;
     else {
