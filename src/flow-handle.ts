@@ -103,6 +103,7 @@ export interface Controls {
   readonly paused: boolean;
   readonly pausedPartitions: readonly number[];
   readonly intakeClosed: boolean;
+  readonly closedPartitions: readonly number[];
 }
 
 /** Sends of one batch that are on their way at once. */
@@ -408,24 +409,43 @@ export class Flow<T = unknown> {
     );
   }
 
-  /** New messages are refused with `intake_closed`; what is stored is handed out. */
-  async closeIntake(): Promise<void> {
-    this.#parts.queue.setIntake(true);
-    await this.#control({ intakeClosed: true });
+  /**
+   * New messages are refused with `intake_closed`; what is stored is handed out.
+   * @param partition Absent: the flow. Of one partition: messages without key go to the others.
+   */
+  async closeIntake(partition?: number): Promise<void> {
+    this.#parts.queue.setIntake(true, partition);
+    const { closedPartitions } = this.#controls;
+    await this.#control(
+      partition === undefined
+        ? { intakeClosed: true }
+        : { closedPartitions: [...new Set([...closedPartitions, partition])] },
+    );
   }
 
-  async openIntake(): Promise<void> {
-    this.#parts.queue.setIntake(false);
-    await this.#control({ intakeClosed: false });
+  async openIntake(partition?: number): Promise<void> {
+    this.#parts.queue.setIntake(false, partition);
+    const { closedPartitions } = this.#controls;
+    await this.#control(
+      partition === undefined
+        ? { intakeClosed: false }
+        : { closedPartitions: closedPartitions.filter((closed) => closed !== partition) },
+    );
   }
 
-  /** Closes the intake and resolves when nothing is pending. */
-  async drain(options: { signal?: AbortSignal; pollMs?: number } = {}): Promise<void> {
-    await this.closeIntake();
-    const { pollMs = 20, signal } = options;
-    while (this.#parts.queue.machine.stored().messages > 0) {
-      if (signal?.aborted === true)
-        throw new SpillwayError("aborted", {}, { cause: signal.reason });
+  /** Closes the intake, of the flow or of one partition, and resolves when nothing is pending there. */
+  async drain(
+    options: { partition?: number; signal?: AbortSignal; pollMs?: number } = {},
+  ): Promise<void> {
+    const { partition, pollMs = 20, signal } = options;
+    await this.closeIntake(partition);
+    const { machine } = this.#parts.queue;
+    const left = (): number =>
+      partition === undefined
+        ? machine.stored().messages
+        : (machine.partitions[partition]?.storedMessages ?? 0);
+    while (left() > 0) {
+      if (isAborted(signal)) throw new SpillwayError("aborted", {}, { cause: signal?.reason });
       await new Promise<void>((resolve) => this.#parts.clock.after(pollMs, resolve));
     }
   }

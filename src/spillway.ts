@@ -68,7 +68,12 @@ const directLinks: Links = {
 const drainMaxMsDefault = 10_000;
 const waitingMax = 10_000;
 const claimLeaseMs = 10_000;
-const noControls: Controls = { paused: false, pausedPartitions: [], intakeClosed: false };
+const noControls: Controls = {
+  paused: false,
+  pausedPartitions: [],
+  intakeClosed: false,
+  closedPartitions: [],
+};
 
 /**
  * Opens the store and what it holds.
@@ -258,6 +263,7 @@ export class Spillway implements AsyncDisposable {
     if (controls.paused) queue.pause();
     for (const partition of controls.pausedPartitions) queue.pause(partition);
     if (controls.intakeClosed) queue.setIntake(true);
+    for (const partition of controls.closedPartitions) queue.setIntake(true, partition);
     queue.addProducer("local", queueEnd);
     const [consumerEnd, targetEnd] = this.#links.consumer(name);
     target.addFlow(name, contract.payload === "json", consumerEnd);

@@ -310,11 +310,17 @@ export class ProducerMachine<T> {
       route.hash === undefined
         ? steering.pickOfTwo(seed, this.#steered++, count, (i) => {
             const stream = this.#streams[among?.[i] ?? i]!;
-            return stream.isOpen
+            return takesNew(stream)
               ? spender.available(stream.spender, nowMs).messages - stream.waitingCount
               : -Infinity;
           })
         : steering.ofHash(route.hash, count);
+    if (route.hash !== undefined) return among?.[at] ?? at;
+    // Both may be away: what has no key goes to any partition that takes it.
+    for (let step = 0; step < count; step++) {
+      const partition = among?.[(at + step) % count] ?? (at + step) % count;
+      if (takesNew(this.#streams[partition]!)) return partition;
+    }
     return among?.[at] ?? at;
   }
 
@@ -520,6 +526,10 @@ function refusalOf<T>({ classLimit, refusal }: Stream<T>, draft: Draft): Refused
   return classOf[draft.class] > classLimit && classLimit >= 0
     ? { ...refusal, code: "class_closed" }
     : refusal;
+}
+
+function takesNew<T>({ isOpen, refusal }: Stream<T>): boolean {
+  return isOpen && refusal.code !== "intake_closed";
 }
 
 function hear(stream: Stream<unknown>, hint: Hint): void {

@@ -155,8 +155,8 @@ export class QueueDriver implements Writer {
     this.schedule();
   }
 
-  setIntake(isClosed: boolean): void {
-    this.machine.setIntake(isClosed);
+  setIntake(isClosed: boolean, partition?: number): void {
+    this.machine.setIntake(isClosed, partition);
     this.schedule();
   }
 

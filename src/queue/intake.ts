@@ -73,7 +73,10 @@ export class Intake {
   readonly #streams = new Map<string, Stream>();
   /** They want credit and have not been answered. */
   readonly #asking = new Set<Stream>();
+  /** The whole flow takes nothing new. */
   isClosed = false;
+  readonly #closedPartitions = new Set<number>();
+  #rateReadyAtMs = Infinity;
   #fullUntilMs = 0;
   #hint: string = "";
 
@@ -122,8 +125,21 @@ export class Intake {
     const stream = this.#streams.get(id);
     if (stream === undefined) return;
     if (frame.kind === "send") this.#arrive(stream, frame, nowMs);
-    issuer.heard(this.#issuer, id, nowMs, frame.beat);
+    const isClosed = this.#closedPartitions.has(frame.partition);
+    issuer.heard(this.#issuer, id, nowMs, isClosed ? { ...frame.beat, want: 0 } : frame.beat);
     if (frame.beat.want > 0) this.#asking.add(stream);
+  }
+
+  /** @param partition Absent: the whole flow. Producers are told at once. */
+  setClosed(isClosed: boolean, partition?: number): void {
+    if (partition === undefined) this.isClosed = isClosed;
+    else if (isClosed) this.#closedPartitions.add(partition);
+    else this.#closedPartitions.delete(partition);
+    for (const stream of this.#streams.values()) this.#asking.add(stream);
+  }
+
+  get closedPartitions(): readonly number[] {
+    return [...this.#closedPartitions].toSorted((a, b) => a - b);
   }
 
   /** The store took nothing: no credit for a while, then a little to try. */
@@ -151,7 +167,7 @@ export class Intake {
       const refusal =
         at >= accepted
           ? ({ code: "no_credit", retryAfterMs: retryMinMs } as const)
-          : this.#refusal(draft, stored, p95Ms, nowMs);
+          : this.#refusal(draft, stream.partition, stored, p95Ms, nowMs);
       if (refusal !== undefined) {
         refused.push({ kind: "refused", position: position + at, ...refusal });
         continue;
@@ -170,6 +186,7 @@ export class Intake {
 
   #refusal(
     draft: Draft,
+    partition: number,
     stored: Stored,
     p95Ms: number,
     nowMs: number,
@@ -178,7 +195,9 @@ export class Intake {
       const allowed = this.#contract.messageBytesMax;
       return { code: "message_too_large", found: draft.bytes, allowed };
     }
-    if (this.isClosed) return { code: "intake_closed", retryAfterMs: fullRetryMs };
+    if (this.isClosed || this.#closedPartitions.has(partition)) {
+      return { code: "intake_closed", retryAfterMs: fullRetryMs };
+    }
     this.#observe(stored, nowMs);
     const deadlineMs = draft.deadlineMs ?? this.#contract.deadlineMs;
     const refusal = admission.admit(
@@ -264,10 +283,14 @@ export class Intake {
     }
     // Who asked in vain is told why.
     for (const { producer, partition } of this.#asking) {
-      const frame = { kind: "held", partition, lowestClass, limitedBy, retryAfterMs } as const;
+      const why = this.#closedPartitions.has(partition) ? "intake_closed" : limitedBy;
+      const frame = { kind: "held", partition, lowestClass, limitedBy: why, retryAfterMs } as const;
       this.#host.send(producer, frame);
     }
     this.#asking.clear();
+    const { rate } = this.#contract.boundary;
+    const waitsForRate = limitedBy === "rate_limited" && rate !== undefined;
+    this.#rateReadyAtMs = waitsForRate ? nowMs + 1000 / rate.perSecond : Infinity;
   }
 
   #room(
@@ -332,6 +355,7 @@ export class Intake {
   get dueAtMs(): number {
     return Math.min(
       issuer.issueDue(this.#issuer),
+      this.#rateReadyAtMs,
       this.#fullUntilMs > 0 ? this.#fullUntilMs : Infinity,
     );
   }

@@ -50,7 +50,10 @@ const crashesMax = 3;
 /** After a store that took nothing. */
 const comeBackMs = 1000;
 const dueLimit = 512;
+/** What the store alone knows is read this long before it is due. */
+const dueAheadMs = 1000;
 const sweepEveryMs = 1000;
+const shedTo = 0.95;
 const routine: ReadonlySet<QueueFact["kind"]> = new Set(["accepted", "acked", "released"]);
 const consumerLeft = "the consumer left";
 const processDied = "a process died in the last one";
@@ -111,7 +114,9 @@ export class QueueMachine {
       readAhead: contract.readAhead,
       effect: (effect: QueueEffect) => this.#effects.push(effect),
       offer: (source: Source) => this.#dispatch.offer(source),
-      delay: (entry: Entry) => this.#waits.delay(entry),
+      delay: (entry: Entry) => {
+        for (const late of this.#waits.delay(entry)) this.partitions[late.partition]!.evict(late);
+      },
       suspect: (entry: Entry) => this.#suspect(entry),
       prepared: (entry: Entry) => this.#delivery.prepared(entry),
       keep: (bytes: number, must: boolean) => this.#keep(bytes, must),
@@ -147,7 +152,13 @@ export class QueueMachine {
     const { appends, maybe, changes } = owned.stop(code);
     for (const { confirmTo, change, attempt } of changes) {
       if (confirmTo === undefined) continue;
-      const frame = { kind: "settled", partition, seq: change.seq, attempt, effective: false } as const;
+      const frame = {
+        kind: "settled",
+        partition,
+        seq: change.seq,
+        attempt,
+        effective: false,
+      } as const;
       this.#effects.push({ kind: "toConsumer", consumer: confirmTo, frame });
     }
     const results = [
@@ -560,9 +571,12 @@ export class QueueMachine {
     }
   }
 
-  /** Closed: new messages are refused with `intake_closed`; what is stored goes on. */
-  setIntake(isClosed: boolean): void {
-    this.#intake.isClosed = isClosed;
+  /**
+   * Closed: new messages are refused with `intake_closed`; what is stored goes on.
+   * @param partition Absent: the whole flow.
+   */
+  setIntake(isClosed: boolean, partition?: number): void {
+    this.#intake.setClosed(isClosed, partition);
   }
 
   /** Brings dead letters back, as many as the buffer has room for. @returns How many. */
@@ -592,7 +606,7 @@ export class QueueMachine {
   /** Nothing new is started; what was started and not handed out gets its attempt back. */
   close(): void {
     this.#isClosing = true;
-    this.#intake.isClosed = true;
+    this.#intake.setClosed(true);
     for (const entry of this.#delivery.takePrepared()) this.#resolve(entry, { kind: "release" });
   }
 
@@ -608,15 +622,15 @@ export class QueueMachine {
     }
     this.#waits.release(nowMs, (entry) => this.partitions[entry.partition]!.makeReady(entry));
     this.#delivery.fill(nowMs);
+    if (this.#contract.discard.includes("shed")) this.#shed();
     if (!this.#isClosing) this.#start(nowMs);
     this.#delivery.flush(nowMs, this.#dispatch.hasReady ? 1 : 0);
     drain.backlog(this.#drain, nowMs, this.#isBusy ? 1 : 0);
     for (const owned of this.partitions) {
       owned.flushLoads();
       const dueAtMs = owned.storeDueAtMs;
-      if (dueAtMs !== undefined && dueAtMs <= nowMs + 1000 && this.#waits.hasRoom) {
-        owned.readDue(dueLimit);
-      }
+      if (dueAtMs === undefined || dueAtMs > nowMs + dueAheadMs) continue;
+      if (this.#waits.hasRoomFor(dueAtMs)) owned.readDue(dueLimit);
     }
     this.#intake.issue(nowMs);
   }
@@ -645,6 +659,31 @@ export class QueueMachine {
     for (const source of this.#drained) this.partitions[source.partition]!.want(source);
     this.#drained.clear();
     if (nowMs >= this.#sweepAtMs) this.#sweep(nowMs);
+  }
+
+  /**
+   * A full buffer makes room as the contract says: ready bulk messages end, oldest first, until a
+   * twentieth of it is free. Only the classes above can fill it that far.
+   */
+  #shed(): void {
+    const { buffer } = this.#contract;
+    const { messages, bytes } = this.stored();
+    if (messages < buffer.messages && bytes < buffer.bytes) return;
+    let over = messages - Math.floor(shedTo * buffer.messages);
+    let overBytes = bytes - Math.floor(shedTo * buffer.bytes);
+    for (const owned of this.partitions) {
+      for (const source of owned.sources.all()) {
+        if (source.rank !== 2) continue;
+        while (over > 0 || overBytes > 0) {
+          const entry = source.ready.popFront();
+          if (entry === undefined) break;
+          over--;
+          overBytes -= entry.bytes;
+          this.#end(entry, { seq: entry.seq, kind: "discard", reason: "shed" });
+        }
+        owned.want(source);
+      }
+    }
   }
 
   /** What cannot be done in time any more ends as the contract says, and never in silence. */
@@ -721,9 +760,9 @@ export class QueueMachine {
       this.#delivery.nextAskAtMs(nowMs),
       this.#intake.dueAtMs,
     );
-    if (!this.#waits.hasRoom) return least;
-    for (const owned of this.partitions) {
-      if (owned.storeDueAtMs !== undefined) least = Math.min(least, owned.storeDueAtMs - 1000);
+    for (const { storeDueAtMs } of this.partitions) {
+      if (storeDueAtMs === undefined || !this.#waits.hasRoomFor(storeDueAtMs)) continue;
+      least = Math.min(least, storeDueAtMs - dueAheadMs);
     }
     return least;
   }
@@ -766,6 +805,7 @@ export class QueueMachine {
         partitions: this.partitions,
         isPaused: this.#isPaused,
         isIntakeClosed: this.#intake.isClosed,
+        closedPartitions: this.#intake.closedPartitions,
         drain: this.#drain,
         budget: this.#waits.budget,
         delivery: this.#delivery.view(nowMs),

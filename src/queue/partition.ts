@@ -78,8 +78,8 @@ export interface PartitionHost {
   effect(effect: QueueEffect): void;
   /** The source has something to dispatch. */
   offer(source: Source): void;
-  /** Keeps a message until its due time. @returns False when there is no room. */
-  delay(entry: Entry): boolean;
+  /** Keeps a message until its due time; for want of room it, or a later one, is evicted. */
+  delay(entry: Entry): void;
   suspect(entry: Entry): void;
   prepared(entry: Entry): void;
   /** @returns Whether memory allows to keep a payload; `must`: it is kept in any case. */
@@ -416,7 +416,7 @@ export class Partition {
       else {
         const entry = this.#enter(pending, seq, keyHash, nowMs);
         if (keyHash !== 0) this.keys.begin(entry, false);
-        if (!this.#host.delay(entry)) this.#evict(entry);
+        this.#host.delay(entry);
       }
       return complete && this.#storeDue === undefined;
     }
@@ -466,7 +466,7 @@ export class Partition {
   /** A head may run: now, at its due time, or after the budget allows it. */
   activate(entry: Entry, nowMs: number, first = false): void {
     if (entry.dueAtMs > nowMs || (entry.isRetry && entry.attempts > 0)) {
-      if (!this.#host.delay(entry)) this.#evict(entry);
+      this.#host.delay(entry);
       return;
     }
     this.makeReady(entry, first);
@@ -481,13 +481,16 @@ export class Partition {
   }
 
   /** Memory is full: the store keeps it, and is asked again before its due time. */
-  #evict(entry: Entry): void {
+  evict(entry: Entry): void {
     this.#forget(entry, false);
     const chain = entry.keyHash === 0 ? undefined : this.keys.get(entry.keyHash);
     if (chain?.head === entry) {
       for (const follower of this.keys.forget(chain)) this.#forget(follower, false);
     }
-    this.#storeKeeps(entry.dueAtMs, entry.seq);
+    if (entry.dueAtMs > 0) return this.#storeKeeps(entry.dueAtMs, entry.seq);
+    // Released at once: the store has no due time of it, so its lane is read again (L1).
+    this.sources.unread(entry.rank, entry.group, entry.seq - 1);
+    this.want(this.sources.holding(entry.rank, entry.group, entry.seq));
   }
 
   #storeKeeps(dueAtMs: number, seq: number): void {
@@ -739,7 +742,7 @@ export class Partition {
     }
     for (let at = 0; at < descriptors.length; at++) {
       const entry = this.#meet(this.#unordered(descriptors[at]!), heads[at]!);
-      if (entry !== undefined && !this.#host.delay(entry)) this.#evict(entry);
+      if (entry !== undefined) this.#host.delay(entry);
     }
     this.#reads.end(read);
   }

@@ -12,6 +12,7 @@ export interface PartitionView {
   readonly partition: number;
   /** "open", "paused", "claiming", or the code for which it stopped. */
   readonly state: string;
+  readonly isIntakeClosed: boolean;
   readonly depth: number;
   readonly bytes: number;
   readonly accepted: number;
@@ -59,6 +60,7 @@ export interface Situation {
   readonly partitions: readonly Partition[];
   readonly isPaused: boolean;
   readonly isIntakeClosed: boolean;
+  readonly closedPartitions: readonly number[];
   readonly drain: Drain;
   readonly budget: Budget;
   readonly delivery: DeliveryView;
@@ -68,7 +70,9 @@ export interface Situation {
 
 export function viewOf(now: Situation, nowMs: number): QueueView {
   const { contract, delivery, intake } = now;
-  const partitions = now.partitions.map(viewOfPartition);
+  const partitions = now.partitions.map((owned) =>
+    viewOfPartition(owned, now.isIntakeClosed || now.closedPartitions.includes(owned.index)),
+  );
   const rates = drain.view(now.drain, nowMs);
   let depth = 0;
   let bytes = 0;
@@ -109,12 +113,13 @@ export function viewOf(now: Situation, nowMs: number): QueueView {
   };
 }
 
-function viewOfPartition(owned: Partition): PartitionView {
+function viewOfPartition(owned: Partition, isIntakeClosed: boolean): PartitionView {
   const { accepted, acked, dead, discarded } = owned.counters;
   const isOpen = owned.isPaused ? "paused" : "open";
   return {
     partition: owned.index,
     state: owned.stopped ?? (owned.claim === undefined ? "claiming" : isOpen),
+    isIntakeClosed,
     depth: owned.storedMessages,
     bytes: owned.storedBytes,
     accepted,

@@ -5,15 +5,17 @@
  * R1  A retry, and a suspect's next attempt, take a token of the budget; without one they wait, the
  *     order of their due times kept.
  * M3  One suspect at a time is out.
- * G6  At most `delayedMax` are kept; the caller leaves the others to the store.
+ * G6  At most `delayedMax` are kept, those that are due first; the store keeps the others. So a
+ *     flood of messages for tomorrow holds up no retry of now.
  */
 import { Deque, Heap } from "../base/index.ts";
 import { budget } from "../control/index.ts";
 import type { Budget } from "../control/index.ts";
 import type { Entry } from "./entry.ts";
 
-/** Over all partitions of the flow. */
+/** Over all partitions of the flow; at that many the later half goes back to the store. */
 const delayedMax = 8192;
+const stays: readonly Entry[] = [];
 
 export class Waits {
   readonly budget: Budget;
@@ -21,6 +23,8 @@ export class Waits {
   readonly #retries = new Heap<Entry>();
   readonly #suspects = new Deque<Entry>();
   #suspectOut: Entry | undefined;
+  /** Whatever is due from then on is in the store, while much is kept here. */
+  #horizonMs = Infinity;
 
   constructor(share: number, nowMs: number) {
     this.budget = budget.init({ share }, nowMs);
@@ -30,17 +34,37 @@ export class Waits {
     return this.#delayed.size + this.#retries.size + this.#suspects.size;
   }
 
-  get hasRoom(): boolean {
-    return this.#delayed.size + this.#retries.size < delayedMax / 2;
+  /** Whether what the store knows to be due at a time would be kept. */
+  hasRoomFor(dueAtMs: number): boolean {
+    if (this.#delayed.size + this.#retries.size < delayedMax / 2) this.#horizonMs = Infinity;
+    return dueAtMs < this.#horizonMs;
   }
 
-  /** @returns False when there is no room. */
-  delay(entry: Entry): boolean {
-    const heap = entry.isRetry ? this.#retries : this.#delayed;
-    if (this.#delayed.size + this.#retries.size >= delayedMax) return false;
+  /** @returns What the store has to keep instead: itself, or those that are due last. */
+  delay(entry: Entry): readonly Entry[] {
+    if (!this.hasRoomFor(entry.dueAtMs)) return [entry];
     entry.state = "delayed";
-    heap.push(entry.dueAtMs, entry);
-    return true;
+    (entry.isRetry ? this.#retries : this.#delayed).push(entry.dueAtMs, entry);
+    return this.#delayed.size + this.#retries.size > delayedMax ? this.#shed() : stays;
+  }
+
+  /** Keeps the half that is due first. */
+  #shed(): Entry[] {
+    const kept: Entry[] = [];
+    const shed: Entry[] = [];
+    for (;;) {
+      drop(this.#delayed);
+      drop(this.#retries);
+      const heap = this.#delayed.least <= this.#retries.least ? this.#delayed : this.#retries;
+      const entry = heap.pop();
+      if (entry === undefined) break;
+      (kept.length < delayedMax / 2 ? kept : shed).push(entry);
+    }
+    for (const entry of kept) {
+      (entry.isRetry ? this.#retries : this.#delayed).push(entry.dueAtMs, entry);
+    }
+    this.#horizonMs = shed[0]?.dueAtMs ?? Infinity;
+    return shed;
   }
 
   suspect(entry: Entry): void {
@@ -75,6 +99,9 @@ export class Waits {
   /** Everything of a partition is void. */
   drop(partition: number): void {
     if (this.#suspectOut?.partition === partition) this.#suspectOut = undefined;
+    const others = [...this.#suspects].filter((entry) => entry.partition !== partition);
+    while (this.#suspects.popFront() !== undefined);
+    for (const entry of others) this.#suspects.pushBack(entry);
   }
 
   nextAtMs(nowMs: number): number {
