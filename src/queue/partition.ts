@@ -398,6 +398,10 @@ export class Partition {
     const keyHash = this.#host.ordered ? (append.keyHash ?? 0) : 0;
     const source = this.sources.of(rank, append.group ?? "");
     if (source.reading) source.missed = true;
+    if (this.entries.has(seq)) {
+      if (source.atTail) source.cursor = seq; // A read of the store brought it before this answer.
+      return complete;
+    }
     const chain = keyHash === 0 ? undefined : this.keys.get(keyHash);
     if (chain !== undefined) {
       if (this.keys.follows(chain)) {
