@@ -10,7 +10,7 @@ import type { Flow, Spillway } from "../src/spillway.ts";
 export async function inTempFolder<Result>(
   work: (dir: string) => Promise<Result>,
 ): Promise<Result> {
-  const dir = await mkdtemp(join(tmpdir(), "spillway-bench-"));
+  const dir = await mkdtemp(join(tmpdir(), "bench-spillway-"));
   try {
     return await work(dir);
   } finally {
@@ -28,9 +28,18 @@ export function withStore<Result>(
   });
 }
 
-/** Resolves when nothing of the flow is pending: its acks are durable, too. */
+/**
+ * Resolves when nothing of the flow is pending: its acks are durable, too.
+ * @throws {Error} A partition stopped, so that this would take for ever.
+ */
 export async function drained(flow: Flow<Uint8Array>): Promise<void> {
-  while (flow.state().depth > 0) await sleep(1);
+  for (;;) {
+    const { depth, partitions } = flow.state();
+    const stopped = partitions.find(({ state }) => state !== "open");
+    if (stopped !== undefined) throw new Error(`partition stopped: ${stopped.state}`);
+    if (depth === 0) return;
+    await sleep(1);
+  }
 }
 
 export function sleep(ms: number): Promise<void> {
