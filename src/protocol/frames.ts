@@ -100,6 +100,8 @@ export type RefusalCode =
   | "store_unavailable"
   | "fenced"
   | "closed"
+  /** Of a joint write whose delivery has lost its lease. */
+  | "delivery_settled"
   | "invariant_broken";
 
 export type ToProducerFrame =

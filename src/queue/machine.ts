@@ -732,11 +732,21 @@ export class QueueMachine {
     return writes;
   }
 
-  /** The other half of a joint write will not come: its delivery goes back untried. */
+  /** The other half of a joint write will not come: a delivery goes back untried, a send is refused. */
   dropJoint(joint: number): void {
     for (const owned of this.partitions) {
-      const entry = owned.dropJoint(joint);
-      if (entry !== undefined) this.#resolve(entry, { kind: "release" });
+      const { change, append } = owned.dropJoint(joint);
+      if (append !== undefined) {
+        this.#answer(append, owned.index, { kind: "refused", code: "delivery_settled" });
+      }
+      if (change?.entry === undefined) continue;
+      const { entry, attempt, confirmTo } = change;
+      const { partition, seq } = entry;
+      if (confirmTo !== undefined) {
+        const frame = { kind: "settled", partition, seq, attempt, effective: false } as const;
+        this.#effects.push({ kind: "toConsumer", consumer: confirmTo, frame });
+      }
+      this.#resolve(entry, { kind: "release" });
     }
   }
 

@@ -211,12 +211,22 @@ export class Partition {
     for (const { joint } of this.#changes) if (joint !== undefined) count(into, joint);
   }
 
-  /** The other half of a joint write will not come. @returns What was to be settled with it. */
-  dropJoint(joint: number): Entry | undefined {
-    const at = this.#changes.findIndex((pending) => pending.joint === joint);
-    if (at < 0) return undefined;
+  /** The other half of a joint write will not come: the half that waits here is the caller's to end. */
+  dropJoint(joint: number): { readonly change?: PendingChange; readonly append?: PendingAppend } {
+    if (this.#jointsWaiting === 0) return {};
+    const isIt = (pending: { readonly joint: number | undefined }): boolean =>
+      pending.joint === joint;
+    const atChange = this.#changes.findIndex(isIt);
+    if (atChange >= 0) {
+      this.#jointsWaiting--;
+      return { change: this.#changes.splice(atChange, 1)[0]! };
+    }
+    const atAppend = this.#appends.findIndex(isIt);
+    if (atAppend < 0) return {};
     this.#jointsWaiting--;
-    return this.#changes.splice(at, 1)[0]!.entry;
+    const append = this.#appends.splice(atAppend, 1)[0]!;
+    this.#unreserve(append.bytes);
+    return { append };
   }
 
   /**

@@ -15,6 +15,8 @@ export interface Writer {
   ): PartitionWrite;
   written(partition: number, result: WriteResult): void;
   failed(partition: number, error: unknown): void;
+  /** Its machine has something to do. */
+  schedule(): void;
 }
 
 export class Writes {
@@ -48,7 +50,10 @@ export class Writes {
 
   /** The other half will not come. */
   dropJoint(joint: number): void {
-    for (const { machine } of this.#writers) machine.dropJoint(joint);
+    for (const writer of this.#writers) {
+      writer.machine.dropJoint(joint);
+      writer.schedule();
+    }
   }
 
   flush(writer: Writer, nowMs: number): void {
