@@ -45,6 +45,8 @@ export interface IntakeHost {
   /** Takes a message that was admitted. */
   take(producer: string, partition: number, position: number, draft: Draft): void;
   stored(): Stored;
+  /** Every partition was claimed: before, nobody knows how much is stored. */
+  isKnown(): boolean;
 }
 
 export interface IntakeView {
@@ -242,6 +244,7 @@ export class Intake {
   }
 
   #observe(stored: Stored, nowMs: number): void {
+    if (!this.#host.isKnown()) return;
     const stalledSinceMs = drain.stalledSinceMs(this.#drain, nowMs, this.#drain.busy ? 1 : 0, 0);
     admission.observe(this.#admission, {
       pending: stored.messages,
@@ -301,6 +304,7 @@ export class Intake {
     const none = { messages: 0, bytes: 0 };
     if (this.isClosed) return { room: none, limitedBy: "intake_closed" };
     if (this.#fullUntilMs > 0) return { room: none, limitedBy: "store_full" };
+    if (!this.#host.isKnown()) return { room: none, limitedBy: "no_credit" }; // N1
     if (lowestClass === null) return { room: none, limitedBy: "buffer_full" };
     const { buffer } = this.#contract;
     const ratePerS = drain.ratePerS(this.#drain);

@@ -106,6 +106,7 @@ export class QueueMachine {
         take: (producer, partition, position, draft) =>
           this.#accept(producer, partition, position, draft),
         stored: () => this.stored(),
+        isKnown: () => this.#isKnown,
       },
       nowMs,
     );
@@ -582,6 +583,7 @@ export class QueueMachine {
   /** Brings dead letters back, as many as the buffer has room for. @returns How many. */
   redrive(partition: number, letters: readonly RedrivenLetter[]): number {
     const owned = this.partitions[partition]!;
+    if (!this.#isKnown) return 0;
     const { messages, bytes } = this.stored();
     const { buffer } = this.#contract;
     let room = buffer.messages - messages - this.#intake.outstanding.messages;
@@ -831,6 +833,10 @@ export class QueueMachine {
     this.#delivery.check();
     this.#intake.check();
     budget.check(this.#waits.budget);
+  }
+
+  get #isKnown(): boolean {
+    return this.partitions.every(({ claim }) => claim !== undefined);
   }
 
   get #isBusy(): boolean {

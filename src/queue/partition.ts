@@ -567,6 +567,7 @@ export class Partition {
   /** @returns Those that are no longer pending in the store: they were ended elsewhere. */
   loaded(seqs: readonly number[], messages: readonly (StoredMessage | null)[]): Entry[] {
     const gone: Entry[] = [];
+    if (!this.isOpen) return gone; // What was starting is given up.
     for (let at = 0; at < seqs.length; at++) {
       const entry = this.entries.get(seqs[at]!);
       if (entry?.needsPayload !== true) continue;
