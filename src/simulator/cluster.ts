@@ -49,6 +49,9 @@ export class Cluster {
 
   start(): void {
     const { faults, operations } = this.#world.plan;
+    this.#store.onHung = (life) => {
+      this.#world.time.after(hungMs, () => this.#kill(this.#of(life), 0, 50));
+    };
     void this.#open(0);
     for (const fault of faults) this.#plan(fault);
     for (const operation of operations) {
@@ -107,6 +110,10 @@ export class Cluster {
     });
   }
 
+  #of(life: Life): Process | undefined {
+    return [...this.#processes].find((process) => process.life === life);
+  }
+
   // Faults.
 
   #plan(fault: Fault): void {
@@ -117,7 +124,7 @@ export class Cluster {
       this.#store.onWrite = (life, count, isDone) => {
         before(life, count, isDone);
         if (count !== which || isDone !== isAfter || this.#world.isHealing) return;
-        const process = [...this.#processes].find((each) => each.life === life);
+        const process = this.#of(life);
         if (process === undefined) return;
         this.#world.sometimes(isAfter ? "a crash right after a write" : "a crash before a write");
         this.#kill(process, fault.jumpMs, fault.forMs);
@@ -150,7 +157,6 @@ export class Cluster {
         return;
       case "hungDisk":
         this.#store.hangs++;
-        world.time.after(hungMs, () => this.#kill(this.#active, fault.jumpMs, 50));
         return;
       case "failedDisk":
         this.#store.fails++;

@@ -52,6 +52,8 @@ export class Store {
   /** Called as a write is about to be done, and when it was: a process may die there. */
   onWrite: (life: Life, count: number, isDone: boolean) => void = () => {};
   onChanged: (flow: string) => void = () => {};
+  /** A write of this process hangs: it will never be answered. */
+  onHung: (life: Life) => void = () => {};
 
   constructor(world: World) {
     this.#world = world;
@@ -158,7 +160,7 @@ export class Store {
       const done = fate === undefined || fate.isDone ? work() : undefined;
       if (isWrite && done !== undefined) this.onWrite(life, count, true);
       const answer = (give: () => void): void => {
-        if (fate?.hangs === true) return;
+        if (fate?.hangs === true) return this.onHung(life);
         time.after(this.#delayMs(kind === "read"), () => life.pass(give));
       };
       if (fate !== undefined) {
