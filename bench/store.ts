@@ -38,7 +38,7 @@ export async function drained(flow: Flow<Uint8Array>): Promise<void> {
     const stopped = partitions.find(({ state }) => state !== "open");
     if (stopped !== undefined) throw new Error(`partition stopped: ${stopped.state}`);
     if (depth === 0) return;
-    await sleep(1);
+    await sleep(5);
   }
 }
 

@@ -5,8 +5,8 @@ import type { Clock, ErrorCode, Span } from "./base/index.ts";
 import type { Delivery } from "./consumer/index.ts";
 import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
 import type { EngineProfile, ShelfEntry } from "./engines/index.ts";
-import { changePolicy, formatId, parseId } from "./flow/index.ts";
-import type { Contract, PolicyPatch, Validator } from "./flow/index.ts";
+import { changePolicy, formatId, parseId, warningsOf } from "./flow/index.ts";
+import type { Contract, PolicyPatch, Validator, Warning } from "./flow/index.ts";
 import { draftOf, encode } from "./producer/index.ts";
 import type { MessageOptions, ProducerDriver, Refused, Route, Sent } from "./producer/index.ts";
 import type { Draft } from "./protocol/index.ts";
@@ -106,6 +106,7 @@ export interface Controls {
   readonly closedPartitions: readonly number[];
 }
 
+const noOptions: MessageOptions = {};
 /** Sends of one batch that are on their way at once. */
 const batchWindow = 4096;
 const routine: ReadonlySet<string> = new Set(["accepted", "acked", "released"]);
@@ -131,6 +132,11 @@ export class Flow<T = unknown> {
   /** Limits and policies, complete; see `change`. */
   get contract(): Contract {
     return this.#contract;
+  }
+
+  /** What the contract allows and probably does not mean. */
+  get warnings(): readonly Warning[] {
+    return warningsOf(this.#contract);
   }
 
   /** Resolves when every partition is open: before, sends wait. Rejects if the store cannot be opened. */
@@ -204,7 +210,7 @@ export class Flow<T = unknown> {
    */
   async sendBatch(
     values: readonly T[],
-    optionsOf: (value: T, at: number) => MessageOptions = () => ({}),
+    optionsOf: (value: T, at: number) => MessageOptions = () => noOptions,
     waiting: { signal?: AbortSignal } = {},
   ): Promise<BatchResult[]> {
     const results: BatchResult[] = Array.from({ length: values.length });
@@ -218,14 +224,18 @@ export class Flow<T = unknown> {
           const value = values[at]!;
           const validated = this.#parts.validate?.(value) ?? value;
           const plain = validated instanceof Promise ? await validated : validated;
-          items.push({ ...this.#encode(plain, optionsOf(value, at)), at });
+          const { draft, route } = this.#encode(plain, optionsOf(value, at));
+          items.push({ draft, route, at });
         } catch (error) {
           give(at, error);
         }
       }
       await this.#parts.producer.sendMany(items, waiting.signal, (at, answer) => {
         if (answer instanceof SpillwayError) give(at, answer);
-        else results[at] = { accepted: true, ...this.#receipt(answer) };
+        else {
+          const { id, duplicate, durability } = this.#receipt(answer);
+          results[at] = { accepted: true, id, duplicate, durability };
+        }
       });
     }
     return results;
@@ -292,7 +302,8 @@ export class Flow<T = unknown> {
    */
   consume(handler: Handler<T>, options: HandlerOptions & { signal?: AbortSignal } = {}): Consumer {
     const remove = this.#parts.target.handle(this.name, handler, options);
-    options.signal?.addEventListener("abort", remove, { once: true });
+    if (isAborted(options.signal)) remove();
+    else options.signal?.addEventListener("abort", remove, { once: true });
     return { [Symbol.dispose]: remove, stop: remove };
   }
 
@@ -460,9 +471,12 @@ export class Flow<T = unknown> {
    * @throws {SpillwayError} contract_invalid
    */
   change(patch: PolicyPatch): Contract {
-    this.#contract = changePolicy(this.#contract, patch);
+    const before = this.#contract;
+    this.#contract = changePolicy(before, patch);
     this.#parts.queue.change(this.#contract);
-    this.#parts.target.change(this.#contract);
+    // The target may be shared, and what it has learnt is kept unless its own limits change.
+    const limits = ({ window, rate }: Contract): string => JSON.stringify({ window, rate });
+    if (limits(before) !== limits(this.#contract)) this.#parts.target.change(this.#contract);
     return this.#contract;
   }
 

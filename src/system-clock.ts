@@ -1,8 +1,10 @@
 import type { Clock } from "./base/index.ts";
 
+const originMs = performance.timeOrigin;
+
 /** The process's clock: the wall as it was when the process began, monotonic from there. */
 export const systemClock: Clock = {
-  now: () => performance.timeOrigin + performance.now(),
+  now: () => originMs + performance.now(),
   after(delayMs, call) {
     const timer = setTimeout(call, Math.min(delayMs, timeoutMaxMs));
     return { cancel: () => clearTimeout(timer) };

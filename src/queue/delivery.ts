@@ -71,10 +71,6 @@ export class Delivery {
     return this.#prepared.size;
   }
 
-  get hasConsumers(): boolean {
-    return this.#consumers.size > 0;
-  }
-
   join(consumer: string): void {
     this.#consumers.set(consumer, {
       id: consumer,
@@ -102,12 +98,24 @@ export class Delivery {
     if (known !== undefined) spender.granted(known.spender, nowMs, grant);
   }
 
-  /** How many more attempts may be started ahead of credit. */
-  room(): number {
-    if (this.#consumers.size === 0) return 0;
+  /**
+   * How many more attempts may be started ahead of credit: none for consumers that neither have a
+   * message nor give credit, for there may be no handler, or the target is away.
+   */
+  room(nowMs: number): number {
+    if (!this.isServed(nowMs)) return 0;
     const ahead = 1 + Math.ceil(pipelineFactor * this.#writeMs * this.#settledPerMs);
     const busy = this.starting + this.#prepared.size;
     return Math.max(0, Math.min(pipelineMax, Math.max(ahead, 4)) - busy);
+  }
+
+  /** Somebody has a message, or would take one. */
+  isServed(nowMs: number): boolean {
+    if (this.#out.size > 0) return true;
+    for (const consumer of this.#consumers.values()) {
+      if (spender.available(consumer.spender, nowMs).messages > 0) return true;
+    }
+    return false;
   }
 
   prepared(entry: Entry): void {
@@ -162,7 +170,6 @@ export class Delivery {
       if (this.#host.expire(entry, nowMs)) continue;
       spender.spend(consumer.spender, nowMs, 0); // V1
       entry.state = "out";
-      entry.deliveredAtMs = nowMs;
       entry.leaseAtMs = nowMs + leaseMs;
       this.#nextLeaseCheckMs = Math.min(this.#nextLeaseCheckMs, entry.leaseAtMs);
       consumer.out++;

@@ -50,7 +50,6 @@ export interface Entry {
   needsCommit: boolean;
   needsPayload: boolean;
   leaseAtMs: number;
-  deliveredAtMs: number;
   /** A retry takes its token of the budget when it becomes ready. */
   isRetry: boolean;
 }
@@ -80,7 +79,6 @@ export function entryOf(
     needsCommit: false,
     needsPayload: false,
     leaseAtMs: 0,
-    deliveredAtMs: 0,
     isRetry: descriptor.attempts > 0,
   };
 }

@@ -119,7 +119,7 @@ export class QueueMachine {
         for (const late of this.#waits.delay(entry)) this.partitions[late.partition]!.evict(late);
       },
       suspect: (entry: Entry) => this.#suspect(entry),
-      prepared: (entry: Entry) => this.#delivery.prepared(entry),
+      prepared: (entry: Entry) => this.#prepared(entry),
       keep: (bytes: number, must: boolean) => this.#keep(bytes, must),
       drop: (bytes: number) => (this.#cachedBytes -= bytes),
     };
@@ -135,6 +135,7 @@ export class QueueMachine {
     this.#nowMs = nowMs;
     this.#contract = contract;
     this.#intake.change(contract, nowMs);
+    this.#waits.setShare(contract.retry.budget);
   }
 
   // Owners of partitions.
@@ -175,7 +176,11 @@ export class QueueMachine {
     this.#waits.drop(partition);
     for (const producer of this.#producers) {
       this.#intake.leave(producer, partition, nowMs, true);
-      this.#effects.push({ kind: "toProducer", producer, frame: { kind: "closed", partition } });
+      this.#effects.push({
+        kind: "toProducer",
+        producer,
+        frame: { kind: "closed", partition, code },
+      });
     }
     this.#fact({ kind: "stopped", partition, code });
   }
@@ -454,7 +459,11 @@ export class QueueMachine {
       }
       case "recovered":
         recovery.begin(this.#dispatch.recovery, nowMs);
-        for (const owned of this.partitions) if (owned.isOpen) owned.split();
+        for (const owned of this.partitions) {
+          if (!owned.isOpen) continue;
+          owned.split();
+          for (const source of owned.sources.all()) this.#dispatch.offer(source);
+        }
         break;
     }
   }
@@ -474,11 +483,7 @@ export class QueueMachine {
       this.#meanMs += 0.02 * (durationMs - this.#meanMs);
       if (attempt === 1) budget.firstSettled(this.#waits.budget, nowMs);
     }
-    this.#resolve(entry, verdict, {
-      ...(confirm ? { to: consumer } : {}),
-      attempt,
-      ...(joint === undefined ? {} : { joint }),
-    });
+    this.#resolve(entry, verdict, { to: confirm ? consumer : undefined, attempt, joint });
   }
 
   /** M2: an attempt has ended with this verdict. */
@@ -609,7 +614,16 @@ export class QueueMachine {
   close(): void {
     this.#isClosing = true;
     this.#intake.setClosed(true);
+    this.#takeBack();
+  }
+
+  #takeBack(): void {
     for (const entry of this.#delivery.takePrepared()) this.#resolve(entry, { kind: "release" });
+  }
+
+  #prepared(entry: Entry): void {
+    this.#delivery.prepared(entry);
+    if (this.#isClosing) this.#takeBack();
   }
 
   // Turns.
@@ -638,7 +652,7 @@ export class QueueMachine {
   }
 
   #start(nowMs: number): void {
-    let room = this.#delivery.room();
+    let room = this.#delivery.room(nowMs);
     const rates = {
       arrivalsPerS: drain.arrivalRatePerS(this.#drain, nowMs),
       drainPerS: drain.ratePerS(this.#drain) ?? 0,
@@ -711,16 +725,19 @@ export class QueueMachine {
 
   /**
    * The writes that may go now, one for each partition that has something to write and no write on
-   * its way. Joint parts are included when `isWhole` says that their other half is, too.
+   * its way. Joint parts are included when `isWhole` says that their other half is, too; a partition
+   * holds its write back while `isSoon` says that a half waits only for the other's write to end:
+   * else two that are busy in turn would never be free together.
    */
   writes(
     nowMs: number,
     isWhole: (joint: number) => boolean,
+    isSoon: (joint: number) => boolean,
   ): { partition: number; write: QueueWrite }[] {
     const writes: { partition: number; write: QueueWrite }[] = [];
     let stored: Stored | undefined;
     for (const owned of this.partitions) {
-      if (owned.writing !== undefined || !owned.hasWork) continue;
+      if (owned.writing !== undefined || !owned.hasWork || owned.isAwaited(isSoon)) continue;
       stored ??= this.stored();
       const { buffer } = this.#contract;
       // The bound is the flow's: a partition may take what the others leave (N1).
@@ -752,9 +769,12 @@ export class QueueMachine {
     }
   }
 
-  /** Counts the halves of joint writes that could go now. */
-  joints(into: Map<number, number>): void {
-    for (const owned of this.partitions) if (owned.writing === undefined) owned.joints(into);
+  /** Counts the halves of joint writes: all that wait, and those that could go now. */
+  joints(all: Map<number, number>, free: Map<number, number>): void {
+    for (const owned of this.partitions) {
+      owned.joints(all);
+      if (owned.writing === undefined) owned.joints(free);
+    }
   }
 
   /** What the world is to do, in order. */
@@ -805,7 +825,7 @@ export class QueueMachine {
     return explain(entry, owned, {
       nowMs,
       isPaused: !this.#mayDispatch(partition),
-      hasConsumers: this.#delivery.hasConsumers,
+      isServed: this.#delivery.isServed(nowMs),
       budgetAtMs: budget.readyAtMs(this.#waits.budget, nowMs),
     });
   }

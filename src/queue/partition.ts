@@ -59,9 +59,9 @@ export interface Writing {
 
 /** Who settled, and whether they want to hear of it. */
 export interface Confirm {
-  readonly to?: string;
+  readonly to: string | undefined;
   readonly attempt: number;
-  readonly joint?: number;
+  readonly joint: number | undefined;
 }
 
 export interface RedrivenLetter {
@@ -204,11 +204,23 @@ export class Partition {
     });
   }
 
-  /** Which joint tokens wait here. */
+  /** Which joint tokens wait here, as far as the next write reaches. */
   joints(into: Map<number, number>): void {
     if (this.#jointsWaiting === 0) return;
-    for (const { joint } of this.#appends) if (joint !== undefined) count(into, joint);
+    const reach = this.#reach();
+    for (let at = 0; at < reach; at++) {
+      const { joint } = this.#appends[at]!;
+      if (joint !== undefined) count(into, joint);
+    }
     for (const { joint } of this.#changes) if (joint !== undefined) count(into, joint);
+  }
+
+  /** Whether a half waits here whose other half is held up by a write on its way. */
+  isAwaited(isSoon: (joint: number) => boolean): boolean {
+    if (this.#jointsWaiting === 0) return false;
+    const waits = ({ joint }: { readonly joint: number | undefined }): boolean =>
+      joint !== undefined && isSoon(joint);
+    return this.#appends.some(waits) || this.#changes.some(waits);
   }
 
   /** The other half of a joint write will not come: the half that waits here is the caller's to end. */
@@ -217,16 +229,15 @@ export class Partition {
     const isIt = (pending: { readonly joint: number | undefined }): boolean =>
       pending.joint === joint;
     const atChange = this.#changes.findIndex(isIt);
-    if (atChange >= 0) {
-      this.#jointsWaiting--;
-      return { change: this.#changes.splice(atChange, 1)[0]! };
-    }
     const atAppend = this.#appends.findIndex(isIt);
-    if (atAppend < 0) return {};
-    this.#jointsWaiting--;
-    const append = this.#appends.splice(atAppend, 1)[0]!;
-    this.#unreserve(append.bytes);
-    return { append };
+    const change = atChange < 0 ? undefined : this.#changes.splice(atChange, 1)[0]!;
+    const append = atAppend < 0 ? undefined : this.#appends.splice(atAppend, 1)[0]!;
+    if (change !== undefined) this.#jointsWaiting--;
+    if (append !== undefined) {
+      this.#jointsWaiting--;
+      this.#unreserve(append.bytes);
+    }
+    return { ...(change && { change }), ...(append && { append }) };
   }
 
   /**
@@ -255,23 +266,27 @@ export class Partition {
 
   // What follows runs for every write: without joint parts nothing is looked through.
 
-  #takeAppends(isWhole: (joint: number) => boolean): PendingAppend[] {
+  /** How many of the appends, from the first, go into one write. */
+  #reach(): number {
     let bytes = 0;
-    let taken = 0;
-    let split = false;
+    let reach = 0;
     for (const pending of this.#appends) {
-      if (taken >= appendsMax || (taken > 0 && bytes + pending.bytes > appendBytesMax)) break;
+      if (reach >= appendsMax || (reach > 0 && bytes + pending.bytes > appendBytesMax)) break;
       bytes += pending.bytes;
-      taken++;
-      if (pending.joint !== undefined && !isWhole(pending.joint)) split = true;
+      reach++;
     }
+    return reach;
+  }
+
+  #takeAppends(isWhole: (joint: number) => boolean): PendingAppend[] {
     const all = this.#appends;
-    if (!split) {
+    const taken = this.#reach();
+    const stays = (p: PendingAppend): boolean => p.joint !== undefined && !isWhole(p.joint);
+    if (this.#jointsWaiting === 0 || !all.some(stays)) {
       this.#appends = taken === all.length ? [] : all.slice(taken);
       return taken === all.length ? all : all.slice(0, taken);
     }
-    const go = (p: PendingAppend, at: number): boolean =>
-      at < taken && (p.joint === undefined || isWhole(p.joint));
+    const go = (p: PendingAppend, at: number): boolean => at < taken && !stays(p);
     this.#appends = all.filter((pending, at) => !go(pending, at));
     return all.filter(go);
   }
@@ -468,7 +483,6 @@ export class Partition {
       needsCommit: false,
       needsPayload: false,
       leaseAtMs: 0,
-      deliveredAtMs: 0,
       isRetry: false,
     };
     this.entries.set(seq, entry);
