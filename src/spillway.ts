@@ -114,7 +114,8 @@ interface SavedFlow {
 
 function parseSaved(entry: MetaEntry): [string, SavedFlow] {
   const value = jsonOf(entry) as SavedFlow;
-  return [entry.key.slice("flow/".length), { ...value, revision: entry.revision }];
+  const controls = { ...noControls, ...value.controls }; // Some are newer than some stores.
+  return [entry.key.slice("flow/".length), { ...value, controls, revision: entry.revision }];
 }
 
 interface SavedTarget {
@@ -206,6 +207,15 @@ export class Spillway implements AsyncDisposable {
         flow: name,
         found: contract.partitions,
         allowed: `${saved.partitions}, with which the flow was made: a key would change its partition`,
+      });
+    }
+    const engineMax = this.#engine.profile.maxMessageBytes;
+    if (contract.messageBytesMax > engineMax) {
+      throw new SpillwayError("contract_invalid", {
+        path: "messageBytesMax",
+        flow: name,
+        found: contract.messageBytesMax,
+        allowed: `at most ${engineMax}, what the ${this.#engine.profile.name} engine takes`,
       });
     }
     const validate = schema === undefined ? undefined : validatorOf(schema);

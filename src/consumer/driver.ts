@@ -175,9 +175,7 @@ export class TargetDriver implements Settler {
 
   /** New limits of the window and the rate. */
   change(options: Pick<TargetOptions, "window" | "rate">): void {
-    const { window, rate } = options;
-    const changed = rate === undefined ? { window } : { window, rate };
-    this.#machine.change(changed, this.#deps.clock.now());
+    this.#machine.change(options, this.#deps.clock.now());
     this.#schedule();
   }
 

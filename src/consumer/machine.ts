@@ -115,7 +115,9 @@ export class TargetMachine {
 
   /** New limits; what was learnt of the window is learnt again. */
   change(options: Pick<TargetOptions, "window" | "rate">, nowMs: number): void {
-    this.#options = { ...this.#options, ...options };
+    const { rate: _before, ...rest } = this.#options;
+    const { window: limits, rate } = options;
+    this.#options = { ...rest, window: limits, ...(rate === undefined ? {} : { rate }) };
     this.#window = window.init(options.window, nowMs);
     this.#overload = overloadOf(this.#options);
     for (const run of this.#runs) run.tag = 0; // Evidence of the window before.

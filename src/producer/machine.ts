@@ -153,7 +153,8 @@ export class ProducerMachine<T> {
       maybe: false,
     };
     if (this.#isFree(stream, classOf[draft.class]) && this.#trySpend(stream, op, nowMs)) return op;
-    if (!wait) {
+    const hasStopped = !stream.isOpen && stream.refusal !== noCredit;
+    if (!wait || hasStopped) {
       stream.beatDue = true;
       return refusalOf(stream, draft);
     }
@@ -203,6 +204,8 @@ export class ProducerMachine<T> {
         break;
       case "closed":
         this.#close(stream);
+        stream.refusal = { code: frame.code };
+        this.#endWaiting(stream, stream.refusal);
         break;
       case "grant":
         this.#granted(stream, frame.grant, frame, nowMs);

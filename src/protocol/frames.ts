@@ -108,7 +108,7 @@ export type ToProducerFrame =
   /** The stream of a partition is open: positions start at 0. */
   | { readonly kind: "opened"; readonly partition: number }
   /** Its owner is gone: credit is void, what was not answered is unknown. */
-  | { readonly kind: "closed"; readonly partition: number }
+  | { readonly kind: "closed"; readonly partition: number; readonly code: RefusalCode }
   | {
       readonly kind: "grant";
       readonly partition: number;

@@ -164,8 +164,36 @@ export class QueueDriver implements Writer {
     shelf: "dead" | "discarded",
     options: { partition: number; afterSeq: number; limit: number },
   ): Promise<ShelfEntry[]> {
-    const ref = this.#ref(options.partition);
-    return this.#deps.engine.list(ref, shelf, options.afterSeq, options.limit);
+    const { partition, afterSeq, limit } = options;
+    try {
+      return await this.#deps.engine.list(this.#ref(partition), shelf, afterSeq, limit);
+    } catch (error) {
+      if (!isSpillwayError(error, "store_corrupt")) throw error;
+      return this.#listAround(shelf, options);
+    }
+  }
+
+  /** A damaged entry is told of and passed over, one by one: it must not hide the others (G13). */
+  async #listAround(
+    shelf: "dead" | "discarded",
+    { partition, afterSeq, limit }: { partition: number; afterSeq: number; limit: number },
+  ): Promise<ShelfEntry[]> {
+    const entries: ShelfEntry[] = [];
+    for (let after = afterSeq; entries.length < limit;) {
+      try {
+        const [entry] = await this.#deps.engine.list(this.#ref(partition), shelf, after, 1);
+        if (entry === undefined) break;
+        entries.push(entry);
+        after = entry.seq;
+      } catch (cause) {
+        if (!isSpillwayError(cause, "store_corrupt")) throw cause;
+        const { seq } = cause.details as { seq?: number };
+        if (seq === undefined || seq <= after) throw cause;
+        after = seq;
+        this.#deps.onError(cause);
+      }
+    }
+    return entries;
   }
 
   /**
@@ -390,21 +418,16 @@ export class QueueDriver implements Writer {
     this.schedule();
   }
 
-  failed(partition: number, error: unknown): void {
+  failed(partition: number, error: unknown): readonly number[] {
     const writing = this.#writing.get(partition);
-    if (this.#isClosed || writing === undefined) return;
+    if (this.#isClosed || writing === undefined) return [];
     const nowMs = this.#deps.clock.now();
     const code = isSpillwayError(error) ? error.code : undefined;
     if (code === "store_full" || code === "bound_reached") {
       this.#writing.delete(partition);
-      for (const joint of this.machine.refused(
-        partition,
-        code === "store_full" ? "store_full" : "buffer_full",
-        nowMs,
-      )) {
-        this.#deps.writes.dropJoint(joint);
-      }
-      return this.schedule();
+      this.schedule();
+      const answer = code === "store_full" ? code : "buffer_full";
+      return this.machine.refused(partition, answer, nowMs);
     }
     const mayRepeat = code === "outcome_unknown" || code === "store_unavailable";
     if (mayRepeat && writing.repeats < repeatsMax) {
@@ -413,10 +436,11 @@ export class QueueDriver implements Writer {
         if (this.#writing.get(partition) !== writing) return;
         this.#deps.writes.repeat(this, partition, writing.write);
       });
-      return;
+      return [];
     }
     this.#writing.delete(partition);
     this.#stop(partition, error);
+    return [];
   }
 
   /** The partition cannot go on: its store, its claim or an invariant failed. Others are untouched. */

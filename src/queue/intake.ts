@@ -70,7 +70,7 @@ export class Intake {
   readonly #issuer: Issuer;
   readonly #admission: Admission;
   readonly #drain: Drain;
-  readonly #boundary: Limiter | undefined;
+  #boundary: Limiter | undefined;
   readonly #groups = new Map<string, Limiter>();
   readonly #streams = new Map<string, Stream>();
   /** They want credit and have not been answered. */
@@ -88,11 +88,7 @@ export class Intake {
     this.#host = host;
     this.#issuer = issuer.init({ firstEpoch: 1, ttlMs: contract.credit.leaseMs }, nowMs);
     this.#admission = admission.init(limitsOf(contract));
-    const { rate } = contract.boundary;
-    this.#boundary =
-      rate === undefined
-        ? undefined
-        : limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
+    this.#boundary = boundaryOf(contract, nowMs);
   }
 
   change(contract: Contract, nowMs: number): void {
@@ -101,7 +97,7 @@ export class Intake {
     const { rate } = contract.boundary;
     if (rate !== undefined && this.#boundary !== undefined) {
       limiter.setRate(this.#boundary, { ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
-    }
+    } else this.#boundary = boundaryOf(contract, nowMs);
     this.#groups.clear();
   }
 
@@ -329,7 +325,9 @@ export class Intake {
       0,
       Math.floor(Math.min(space, seconds, promiseMax, unwritten, boundary)),
     );
-    const bytes = Math.max(0, Math.min(spaceBytes, unwrittenBytesMax - stored.unwrittenBytes));
+    // The largest message must be grantable, however large it is.
+    const unwrittenBytes = Math.max(unwrittenBytesMax, this.#contract.messageBytesMax);
+    const bytes = Math.max(0, Math.min(spaceBytes, unwrittenBytes - stored.unwrittenBytes));
     let limitedBy: RefusalCode = "no_credit";
     if (Math.min(space, seconds, spaceBytes) < 1) limitedBy = "buffer_full";
     else if (boundary < 1) limitedBy = "rate_limited";
@@ -394,6 +392,11 @@ function lowestTaken({ closed }: Admission): ClassName | null {
   if (!closed.bulk) return "bulk";
   if (!closed.normal) return "normal";
   return closed.critical ? null : "critical";
+}
+
+function boundaryOf({ boundary: { rate } }: Contract, nowMs: number): Limiter | undefined {
+  if (rate === undefined) return undefined;
+  return limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
 }
 
 function streamId(producer: string, partition: number): string {

@@ -737,7 +737,8 @@ export class QueueMachine {
     const writes: { partition: number; write: QueueWrite }[] = [];
     let stored: Stored | undefined;
     for (const owned of this.partitions) {
-      if (owned.writing !== undefined || !owned.hasWork || owned.isAwaited(isSoon)) continue;
+      if (owned.writing !== undefined || !owned.hasWork || owned.isAwaited(isWhole, isSoon))
+        continue;
       stored ??= this.stored();
       const { buffer } = this.#contract;
       // The bound is the flow's: a partition may take what the others leave (N1).

@@ -18,7 +18,7 @@ const delayedMax = 8192;
 const stays: readonly Entry[] = [];
 
 export class Waits {
-  readonly budget: Budget;
+  budget: Budget;
   readonly #delayed = new Heap<Entry>();
   readonly #retries = new Heap<Entry>();
   readonly #suspects = new Deque<Entry>();
@@ -28,6 +28,11 @@ export class Waits {
 
   constructor(share: number, nowMs: number) {
     this.budget = budget.init({ share }, nowMs);
+  }
+
+  /** Retries as a share of first attempts, from now on. */
+  setShare(share: number): void {
+    this.budget = { ...this.budget, share };
   }
 
   get size(): number {

@@ -2,6 +2,8 @@
 import type { Entry } from "./entry.ts";
 import type { Partition } from "./partition.ts";
 
+const noCredit = "no handler is there, or the window, rate limit or breaker has no room";
+
 export interface Reason {
   /** "key", "due", "retry", "budget", "suspect", "paused", "stopped", "turn", "store", "credit", "handler", "commit". */
   readonly reason: string;
@@ -15,7 +17,8 @@ export interface Reason {
 export interface Situation {
   readonly nowMs: number;
   readonly isPaused: boolean;
-  readonly hasConsumers: boolean;
+  /** Somebody has a message, or would take one. */
+  readonly isServed: boolean;
   readonly budgetAtMs: number;
 }
 
@@ -49,14 +52,14 @@ export function explain(entry: Entry, owned: Partition, now: Situation): Reason 
       };
     case "ready":
       if (now.isPaused) return { reason: "paused", text: "its flow or partition is paused" };
-      if (!now.hasConsumers) return { reason: "credit", text: "no consumer is there" };
+      if (!now.isServed) return { reason: "credit", text: noCredit };
       return { reason: "turn", text: "it is ready, and others are before it" };
     case "starting":
     case "settling":
       return { reason: "commit", text: "it is being made durable" };
     case "prepared":
       if (now.isPaused) return { reason: "paused", text: "its flow or partition is paused" };
-      return { reason: "credit", text: "the consumer's window, rate limit or breaker has no room" };
+      return { reason: "credit", text: noCredit };
     case "out":
       return {
         reason: "handler",
