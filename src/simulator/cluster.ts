@@ -50,6 +50,7 @@ export class Cluster {
   start(): void {
     const { faults, operations } = this.#world.plan;
     this.#store.onHung = (life) => {
+      life.isHung = true;
       this.#world.time.after(hungMs, () => this.#kill(this.#of(life), 0, 50));
     };
     void this.#open(0);
@@ -153,7 +154,9 @@ export class Cluster {
         if (process === undefined || process.isClosing) return;
         world.sometimes("a takeover");
         this.#stall(process, fault.forMs);
-        world.time.after(fault.forMs * fault.degree, () => void this.#open(fault.jumpMs));
+        world.time.after(fault.forMs * fault.degree, () => {
+          if (!world.isHealing) void this.#open(fault.jumpMs);
+        });
         return;
       case "hungDisk":
         this.#store.hangs++;
@@ -243,8 +246,15 @@ export class Cluster {
     else if (process.offsetMs < this.#offsetMaxMs) {
       await this.#restart(process, this.#offsetMaxMs);
     }
-    while (this.active === undefined) await this.#world.time.sleep(50);
-    const { main } = this.active;
+    for (;;) {
+      while (this.active === undefined) await this.#world.time.sleep(50);
+      const healed = this.active;
+      await Promise.race([this.#undo(healed), healed.life.ended]);
+      if (healed === this.active) return;
+    }
+  }
+
+  async #undo({ main }: Process): Promise<void> {
     main.change({ buffer: this.#limit });
     await this.#call(() => main.resume());
     for (let at = 0; at < main.contract.partitions; at++) await this.#call(() => main.resume(at));

@@ -74,7 +74,8 @@ export class Observer {
   /** All that is to end has ended. */
   isDone(): boolean {
     const process = this.#cluster.active;
-    if (process?.isOpen !== true || this.#cluster.processes.size > 1) return false;
+    if (process?.isOpen !== true || process.life.isHung) return false;
+    if (this.#cluster.processes.size > 1) return false;
     if (process.sends.open.length > 0 || process.openAsks > 0) return false;
     if (this.#store.writesOut > 0) return false;
     return [mainName, nextName].every((flow) => this.#store.countersOf(flow).pending === 0);

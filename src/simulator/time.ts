@@ -94,6 +94,8 @@ export class Life {
   /** Of the partitions that it claimed, by "flow/partition". */
   readonly fences: Map<string, number> = new Map();
   isAlive: boolean = true;
+  /** It waits for what never comes, and will be ended. */
+  isHung: boolean = false;
   #isStalled = false;
   #held: (() => void)[] = [];
   /** Resolves at its end. */
