@@ -110,8 +110,8 @@ export class Dispatch {
   /** The entry that the node would send next; sources that have nothing leave their rotation. */
   #head(node: Node): Entry | undefined {
     if (node.chosen === undefined) {
-      this.#clean(node.fresh);
-      this.#clean(node.backlog);
+      this.#clean(node.fresh, false);
+      this.#clean(node.backlog, true);
       const { arrivalsPerS, drainPerS } = this.#rates;
       node.chosen = recovery.pick(
         this.recovery,
@@ -121,7 +121,8 @@ export class Dispatch {
         drainPerS,
       );
     } else {
-      this.#clean(node.chosen === "backlog" ? node.backlog : node.fresh);
+      const ofBacklog = node.chosen === "backlog";
+      this.#clean(ofBacklog ? node.backlog : node.fresh, ofBacklog);
     }
     const rotation = node.chosen === "backlog" ? node.backlog : node.fresh;
     const head = rotation.front()?.ready.front();
@@ -130,10 +131,11 @@ export class Dispatch {
     return this.#head(node);
   }
 
-  #clean(rotation: Deque<Source>): void {
+  #clean(rotation: Deque<Source>, ofBacklog: boolean): void {
     for (let source = rotation.front(); source !== undefined; source = rotation.front()) {
-      if (source.ready.size > 0 && this.#host.mayDispatch(source.partition)) return;
-      source.rotates = false;
+      const isHere = source.isBacklog === ofBacklog; // Else it was split, and rotates with its like.
+      if (isHere && source.ready.size > 0 && this.#host.mayDispatch(source.partition)) return;
+      if (isHere) source.rotates = false;
       rotation.popFront();
     }
   }

@@ -215,12 +215,15 @@ export class Partition {
     for (const { joint } of this.#changes) if (joint !== undefined) count(into, joint);
   }
 
-  /** Whether a half waits here whose other half is held up by a write on its way. */
-  isAwaited(isSoon: (joint: number) => boolean): boolean {
+  /** Whether halves wait here, none of which can go, and one only for a write on its way to end. */
+  isAwaited(isWhole: (joint: number) => boolean, isSoon: (joint: number) => boolean): boolean {
     if (this.#jointsWaiting === 0) return false;
-    const waits = ({ joint }: { readonly joint: number | undefined }): boolean =>
-      joint !== undefined && isSoon(joint);
-    return this.#appends.some(waits) || this.#changes.some(waits);
+    const has = (is: (joint: number) => boolean): boolean => {
+      const fits = (p: { readonly joint: number | undefined }): boolean =>
+        p.joint !== undefined && is(p.joint);
+      return this.#appends.some(fits) || this.#changes.some(fits);
+    };
+    return !has(isWhole) && has(isSoon);
   }
 
   /** The other half of a joint write will not come: the half that waits here is the caller's to end. */

@@ -14,10 +14,13 @@ export interface Writer {
     write: ReturnType<QueueMachine["writes"]>[number]["write"],
   ): PartitionWrite;
   written(partition: number, result: WriteResult): void;
-  failed(partition: number, error: unknown): void;
+  /** @returns The joint writes whose other halves wait in vain. */
+  failed(partition: number, error: unknown): readonly number[];
   /** Its machine has something to do. */
   schedule(): void;
 }
+
+const none = (): boolean => false;
 
 export class Writes {
   readonly #engine: Engine;
@@ -58,14 +61,17 @@ export class Writes {
 
   flush(writer: Writer, nowMs: number): void {
     if (this.#joints === 0) {
-      this.#send(writer, nowMs, () => false, undefined);
+      this.#send(writer, nowMs, none, none, undefined);
       return;
     }
-    const halves = new Map<number, number>();
-    for (const { machine } of this.#writers) machine.joints(halves);
+    const all = new Map<number, number>();
+    const free = new Map<number, number>();
+    for (const { machine } of this.#writers) machine.joints(all, free);
+    const isWhole = (token: number): boolean => free.get(token) === 2;
+    const isSoon = (token: number): boolean => all.get(token) === 2 && !isWhole(token);
     const joint: { writer: Writer; partition: number; write: PartitionWrite }[] = [];
     for (const each of this.#writers) {
-      this.#send(each, nowMs, (token) => halves.get(token) === 2, joint);
+      this.#send(each, nowMs, isWhole, isSoon, joint);
     }
     if (joint.length === 0) return;
     this.#engine.write(joint.map(({ write }) => write)).then(
@@ -75,7 +81,9 @@ export class Writes {
         }
       },
       (error: unknown) => {
-        for (const { writer, partition } of joint) writer.failed(partition, error);
+        // Only when all of it is back where it waited can what will not come be dropped.
+        const lost = joint.flatMap(({ writer, partition }) => writer.failed(partition, error));
+        for (const token of lost) this.dropJoint(token);
       },
     );
   }
@@ -84,9 +92,10 @@ export class Writes {
     writer: Writer,
     nowMs: number,
     isWhole: (joint: number) => boolean,
+    isSoon: (joint: number) => boolean,
     joint: { writer: Writer; partition: number; write: PartitionWrite }[] | undefined,
   ): void {
-    for (const { partition, write } of writer.machine.writes(nowMs, isWhole)) {
+    for (const { partition, write } of writer.machine.writes(nowMs, isWhole, isSoon)) {
       const prepared = writer.prepare(partition, write);
       if (write.isJoint && joint !== undefined) joint.push({ writer, partition, write: prepared });
       else this.#sendOne(writer, partition, prepared);
@@ -96,7 +105,9 @@ export class Writes {
   #sendOne(writer: Writer, partition: number, write: PartitionWrite): void {
     this.#engine.write([write]).then(
       (results) => writer.written(partition, results[0]!),
-      (error: unknown) => writer.failed(partition, error),
+      (error: unknown) => {
+        for (const token of writer.failed(partition, error)) this.dropJoint(token);
+      },
     );
   }
 
