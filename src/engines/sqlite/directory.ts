@@ -99,8 +99,16 @@ export function syncDirectory(dir: string): void {
   }
 }
 
+/**
+ * Makes a file that is not there. One that is there is not opened: to close it would drop the locks
+ * that this process holds on it by another connection (POSIX), and D1 with them.
+ */
 function touch(path: string): void {
-  closeSync(openSync(path, "a", 0o600));
+  try {
+    closeSync(openSync(path, "wx", 0o600));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
 }
 
 /** What the holder wrote about itself: a hint for people, perhaps of an earlier holder. */
