@@ -269,7 +269,9 @@ export class Spillway implements AsyncDisposable {
       controls,
       saveControls: (changed) => this.#save(contract, changed),
     });
-    opened.catch((error: unknown) => flow.tellError(error as SpillwayError));
+    opened.catch((error: unknown) => {
+      if (this.#closing === undefined) flow.tellError(error as SpillwayError);
+    });
     if (controls.paused) queue.pause();
     for (const partition of controls.pausedPartitions) queue.pause(partition);
     if (controls.intakeClosed) queue.setIntake(true);
