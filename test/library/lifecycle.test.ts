@@ -169,7 +169,10 @@ describe("directories", () => {
       await openSpillway({ dir: ${JSON.stringify(dir.path)} }).then(
         () => console.log("opened"), (error) => console.log(error.code));`;
     const args = ["--conditions=source", "--input-type=module", "--eval", script];
-    const { stdout } = spawnSync(process.execPath, args, { encoding: "utf8" });
+    const { stdout } = spawnSync(process.execPath, args, {
+      encoding: "utf8",
+      timeout: 15_000,
+    });
     expect(stdout.trim()).toBe("store_locked");
   });
 
