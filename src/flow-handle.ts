@@ -541,35 +541,50 @@ export class Flow<T = unknown> {
   /** Told by the instance: facts of the queue become events. */
   tell(fact: QueueFact): void {
     if (fact.kind === "stopped") {
-      this.#events.emit("stopped", { partition: fact.partition, code: fact.code });
+      this.#emit("stopped", { partition: fact.partition, code: fact.code });
       return;
     }
     const { kind, partition, seq, ...rest } = fact;
     const id = formatId(this.name, partition, seq);
     if ("dueAtMs" in rest) {
       const { dueAtMs, attempt, error } = rest;
-      this.#events.emit("retrying", { id, attempt, error, dueAt: new Date(dueAtMs) });
+      this.#emit("retrying", { id, attempt, error, dueAt: new Date(dueAtMs) });
     } else {
-      (this.#events as EventEmitter).emit(kind, { id, ...rest });
+      this.#emit(kind, { id, ...rest });
+    }
+  }
+
+  /** A listener that throws is a warning of the process: neither the flow nor the others suffer. */
+  #emit(event: keyof FlowEvents, ...args: unknown[]): void {
+    if (this.#events.listenerCount(event) === 0) return;
+    const warn = (error: unknown): void =>
+      process.emitWarning(`flow ${this.name}: a listener of "${event}" failed: ${String(error)}`);
+    for (const listener of this.#events.rawListeners(event)) {
+      try {
+        const result: unknown = Reflect.apply(listener, this, args);
+        if (result instanceof Promise) result.catch(warn);
+      } catch (error) {
+        warn(error);
+      }
     }
   }
 
   tellBlocked(refusal: Refused): void {
     const { code, retryAfterMs } = refusal;
-    this.#events.emit("blocked", { code, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+    this.#emit("blocked", { code, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
   }
 
   tellResumed(): void {
-    this.#events.emit("resumed");
+    this.#emit("resumed");
   }
 
   tellBreaker(from: string, to: string): void {
-    this.#events.emit("breaker", { from, to });
+    this.#emit("breaker", { from, to });
   }
 
   /** An error that nobody listens for is a warning of the process, never its end. */
   tellError(error: SpillwayError): void {
-    if (this.#events.listenerCount("error") > 0) this.#events.emit("error", error);
+    if (this.#events.listenerCount("error") > 0) this.#emit("error", error);
     else process.emitWarning(`flow ${this.name}: ${error.message}`, { code: error.code });
   }
 }
