@@ -93,7 +93,7 @@ const handlers: { readonly [K in Kind]: (s: State, event: Of<K>) => void } = {
     s.ops.set(e.op, new Op(s, e, flow));
     if (e.idempotencyKey === undefined) return;
     const entry = at(flow.dedup, e.idempotencyKey, Dedup);
-    entry.firstAt = Math.min(entry.firstAt, e.t);
+    entry.first ??= new Seen(s);
   },
   sendResult(s, e) {
     const op = s.ops.get(e.op);
@@ -271,7 +271,7 @@ function store(s: State, op: Op, id: string, how: "accepted" | "duplicate" | "se
   if (first === undefined) {
     m.op = op;
     m.partition.flow.backed++;
-    if (how === "duplicate") op.storedSince = entry?.firstAt ?? op.t; // Of an earlier, unknown send.
+    if (how === "duplicate") op.stored = entry?.first ?? op; // Of an earlier, unknown send.
     learn(s, m, op.send.key, content);
   } else if (first !== op) {
     if (key === undefined || first.send.idempotencyKey !== key) {
@@ -287,11 +287,11 @@ function store(s: State, op: Op, id: string, how: "accepted" | "duplicate" | "se
   if (entry === undefined) return;
   const windowMs = op.flow.config?.dedupWindowMs ?? Infinity;
   const { stored } = entry;
-  while (stored.length > 0 && s.t - stored[0]!.storedSince >= windowMs) stored.shift();
+  while (stored.length > 0 && s.t - stored[0]!.stored.t >= windowMs) stored.shift();
   for (const other of stored) {
     // Deduplication is per partition: sends of two keys to two partitions do not meet.
     const meet = other.send.key === op.send.key || partitionName(other.id!) === partitionName(id);
-    if (!meet || other === op || s.t - other.storedSince >= windowMs) continue;
+    if (!meet || other === op || s.t - other.stored.t >= windowMs) continue;
     if (other.id !== id)
       s.broke("G5.dedup", `one idempotency key: ${other.id} and ${id}`, other, op);
     else if (other.send.content !== content) {
@@ -387,7 +387,7 @@ function judgeAttempts(s: State, m: Message): void {
   for (let a = m.live; a !== undefined; a = a.before) {
     const { attempt } = a.event;
     const before = a.before?.pass === a.pass ? a.before : undefined;
-    const from = (before ?? a.pass ?? m.op)?.index ?? -1;
+    const from = (before ?? a.pass ?? m.op?.stored)?.index ?? -1;
     const last = before?.event.attempt ?? 0;
     const next = before?.released === "confirmed" ? last : last + 1;
     const least = before?.released === "asked" ? last : next;

@@ -68,6 +68,7 @@ export class Cluster {
     const offsetMs = world.isHealing ? Math.max(wantedMs, this.#offsetMaxMs) : wantedMs;
     const life = new Life(`p${++this.#started}`, world.time);
     if (this.#started > 1) world.record({ kind: "restart", node: life.name });
+    if (offsetMs !== 0) world.sometimes("a wall was off");
     this.#offsetMaxMs = Math.max(this.#offsetMaxMs, offsetMs);
     try {
       const process = await Process.start(world, this.#store, life, offsetMs, (stopped) =>
@@ -78,7 +79,9 @@ export class Cluster {
     } catch {
       world.sometimes("a process could not open its store");
       life.end();
-      world.time.after(200, () => void this.#open(offsetMs));
+      world.time.after(200, () => {
+        if (this.#active === undefined) void this.#open(offsetMs);
+      });
     } finally {
       this.#isStarting = false;
     }
@@ -165,7 +168,6 @@ export class Cluster {
         this.#store.fails++;
         return;
       default:
-        if (fault.jumpMs !== 0) world.sometimes("a wall was off");
         world.begin(fault);
     }
   }

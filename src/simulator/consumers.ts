@@ -37,7 +37,7 @@ export class Consumer {
   readonly #name: string;
   readonly #stop = new AbortController();
   /** Verbs that wait for their answer. */
-  readonly #asks = new Map<Promise<void>, () => void>();
+  readonly #asks = new Map<Promise<unknown>, () => void>();
   #running = 0;
   #windowBefore = 0;
   #forwards = 0;
@@ -247,13 +247,15 @@ export class Consumer {
     });
     sends.begin(op, () => {});
     this.#world.forwards.set(op, delivery.id);
+    const options = { headers: { op }, timeout: this.#draw.whole(50, 2_000) };
+    const forwarding = this.#flow.forward(delivery, next, work, options);
+    this.#asks.set(forwarding, () => this.#tell(held, "release", false, nowMs));
     let receipt;
     try {
-      receipt = await this.#flow.forward(delivery, next, work, {
-        headers: { op },
-        timeout: this.#draw.whole(50, 2_000),
-      });
+      receipt = await forwarding;
+      this.#asks.delete(forwarding);
     } catch (error) {
+      this.#asks.delete(forwarding);
       if (isSpillwayError(error, "delivery_settled")) sends.lose(op);
       else sends.failed(op, error);
       if (!isSpillwayError(error)) throw error;

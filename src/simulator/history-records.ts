@@ -26,7 +26,7 @@ export class Flow {
 }
 /** One idempotency key: when it was first sent, and the sends that are known to have been stored. */
 export class Dedup {
-  firstAt: number = Infinity;
+  first: Mark | undefined;
   readonly stored: Op[] = [];
 }
 export type Claim = Mark & { readonly fence: number };
@@ -41,13 +41,13 @@ export class Op extends Seen {
   id: string | undefined;
   outcome: Of<"sendResult">["outcome"] | undefined;
   answeredAt: number = -Infinity;
-  storedSince: number; // The earliest instant at which it can have been stored.
+  stored: Mark; // The earliest instant at which it can have been stored.
   open: boolean = true;
   constructor(now: Mark, send: Of<"send">, flow: Flow) {
     super(now);
     this.send = send;
     this.flow = flow;
-    this.storedSince = send.t;
+    this.stored = this;
   }
 }
 export class Message extends Seen {

@@ -38,7 +38,8 @@ export class Observer {
 
   #limitOf(flow: string): { messages: number; bytes: number } {
     if (flow === nextName) return { messages: nextContract.buffer.messages, bytes: 2 * 1024 ** 3 };
-    const { messages } = this.#cluster.active?.main.contract.buffer ?? this.#cluster.limit;
+    const limits = [...this.#cluster.processes].map(({ main }) => main.contract.buffer.messages);
+    const messages = limits.length === 0 ? this.#cluster.limit.messages : Math.max(...limits);
     if (messages > this.#limitMessages) this.#limitMessages = messages;
     else if (messages < this.#limitMessages && this.#isWritten()) {
       this.#tell(flow, { ...this.#cluster.limit, messages: this.#limitMessages }, false);
