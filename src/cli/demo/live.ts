@@ -21,7 +21,7 @@ export interface Scene {
 /** Rates are taken over this many samples: one second. */
 const rateSamples = 10;
 const historyMax = 600;
-const sparkWidth = 44;
+const sparkWidth = 40;
 const barWidth = 30;
 const labelWidth = 12;
 
@@ -95,7 +95,6 @@ function draw(scene: Scene, samples: readonly Sample[], latency: Latency): strin
   const sample = samples.at(-1)!;
   const rates = ratesOf(samples);
   const { load } = scene;
-  const peak = Math.max(1, ...samples.map(({ depth }) => depth));
   const isOver = sample.atMs > load.durationMs;
   const of = isOver || load.durationMs === Infinity ? "" : ` of ${clockTime(load.durationMs)}`;
   const phase = isOver ? "the load is over, the backlog is drained" : "messages are offered";
@@ -110,10 +109,10 @@ function draw(scene: Scene, samples: readonly Sample[], latency: Latency): strin
   return [
     `  time      ${clockTime(sample.atMs).padStart(8)}${of}    ${phase}`,
     "",
-    `  offered   ${rate(rates.offered)}  ${spark(samples, "offered", load.peakPerS)}`,
-    `  accepted  ${rate(rates.accepted)}  ${spark(samples, "accepted", load.peakPerS)}`,
-    `  handled   ${rate(rates.handled)}  ${spark(samples, "handled", load.peakPerS)}`,
-    `  backlog   ${count(sample.depth).padStart(8)}    ${depthSpark(samples, peak)}`,
+    `  offered   ${rate(rates.offered)}  ${ratesSpark(samples, "offered")}`,
+    `  accepted  ${rate(rates.accepted)}  ${ratesSpark(samples, "accepted")}`,
+    `  handled   ${rate(rates.handled)}  ${ratesSpark(samples, "handled")}`,
+    `  backlog   ${count(sample.depth).padStart(8)}    ${spark(everyHalfSecond(samples).map(({ depth }) => depth))}`,
     `            ${bar(share, barWidth)}  limit ${count(sample.limitMessages)}  ${workText}`,
     "",
     `  in flight ${flights.padEnd(16)}window, ${mode}; breaker ${sample.breaker}`,
@@ -150,23 +149,28 @@ function ratesOf(samples: readonly Sample[], end: number = samples.length - 1): 
   };
 }
 
-/** One column for each half second. */
-function spark(samples: readonly Sample[], what: keyof Rates, max: number): string {
+function ratesSpark(samples: readonly Sample[], what: keyof Rates): string {
+  const kept = everyHalfSecond(samples);
   const values: number[] = [];
-  for (let at = samples.length - 1; at > 0 && values.length < sparkWidth; at -= 5) {
-    const from = samples[Math.max(0, at - 5)]!;
-    const to = samples[at]!;
-    values.unshift(((to[what] - from[what]) * 1000) / Math.max(1, to.atMs - from.atMs));
+  for (let at = 1; at < kept.length; at++) {
+    const from = kept[at - 1]!;
+    const to = kept[at]!;
+    values.push(((to[what] - from[what]) * 1000) / Math.max(1, to.atMs - from.atMs));
   }
-  return sparkline(values, sparkWidth, max);
+  return spark(values);
 }
 
-function depthSpark(samples: readonly Sample[], max: number): string {
-  const values: number[] = [];
-  for (let at = samples.length - 1; at >= 0 && values.length < sparkWidth; at -= 5) {
-    values.unshift(samples[at]!.depth);
-  }
-  return sparkline(values, sparkWidth, max);
+/** One column for each half second, against the highest of them. */
+function spark(values: readonly number[]): string {
+  const shown = values.slice(-sparkWidth);
+  const max = Math.max(0, ...shown);
+  return `${sparkline(shown, sparkWidth, max).padEnd(sparkWidth)}  to ${count(max)}`;
+}
+
+/** The newest last. */
+function everyHalfSecond(samples: readonly Sample[]): Sample[] {
+  const first = (samples.length - 1) % 5;
+  return samples.filter((_, at) => at % 5 === first);
 }
 
 function refusedCount({ refused }: Sample): number {

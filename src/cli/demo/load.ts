@@ -106,7 +106,7 @@ async function recorded(options: DemoOptions): Promise<Timing> {
   const { durationMs, total, peakPerS, factor } = schedule;
   const scaled = Math.abs(factor - 1) < 0.005 ? "" : `, counts x ${Number(factor.toPrecision(2))}`;
   return {
-    title: `${name} around its spike: ${span(recordedMs)} in ${span(durationMs)}${scaled}`,
+    title: `${name}, its spike: ${span(recordedMs)} in ${span(durationMs)}${scaled}`,
     durationMs,
     total,
     peakPerS,

@@ -1,9 +1,9 @@
 /**
  * Measures a run from outside: samples at 10 Hz, latencies of the handler, peaks.
  *
- * Goodput is what was handled per second while work was waiting: over the time between samples that
- * both saw a backlog of a tenth of its limit or more. Calm before a spike says nothing about what a
- * consumer can do, nor does the end of a drain, when a few busy keys wait for themselves.
+ * Goodput is what was handled per second under overload: over the time between samples that both saw
+ * messages offered and a backlog of a tenth of its limit or more. The calm before a spike says nothing
+ * about what a consumer can do, nor does the end of a drain, when a few busy keys wait for themselves.
  */
 import { createHistogram } from "node:perf_hooks";
 import type { RecordableHistogram } from "node:perf_hooks";
@@ -53,10 +53,13 @@ export class Meter {
   readonly #latency: RecordableHistogram = createHistogram({ figures: 3 });
   readonly #flow: Flow<Uint8Array>;
   readonly #producer: Producer;
+  readonly #offeredMs: number;
 
-  constructor(flow: Flow<Uint8Array>, producer: Producer) {
+  /** @param offeredMs How long messages are offered. */
+  constructor(flow: Flow<Uint8Array>, producer: Producer, offeredMs: number) {
     this.#flow = flow;
     this.#producer = producer;
+    this.#offeredMs = offeredMs;
   }
 
   /** A call of the handler begins. */
@@ -113,7 +116,8 @@ export class Meter {
     this.rssPeakBytes = Math.max(this.rssPeakBytes, process.memoryUsage.rss());
     const last = this.#last;
     if (last !== undefined) {
-      if (Math.min(last.depth, sample.depth) >= busyShare * sample.limitMessages) {
+      const least = busyShare * sample.limitMessages;
+      if (atMs <= this.#offeredMs && Math.min(last.depth, sample.depth) >= least) {
         this.#busyMs += sample.atMs - last.atMs;
         this.#busyHandled += sample.handled - last.handled;
       }

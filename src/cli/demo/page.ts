@@ -44,7 +44,11 @@ function messagesPart(report: Report, { main }: Outcome): string[] {
 function protectionPart(report: Report): string[] {
   const { limitMessages, handlerLatencyMs: handler, signalLagMs: lag } = report;
   const rows = [
-    ["goodput", `${count(report.goodputPerSecond)}/s`, "handled while work was waiting"],
+    [
+      "goodput",
+      `${count(report.goodputPerSecond)}/s`,
+      "handled while messages came faster than that",
+    ],
     ["window", String(report.windowFound), windowText(report.concurrency)],
     ["in flight", String(report.peakInFlight), "calls at most, by the consumer's own count"],
     [
@@ -52,6 +56,7 @@ function protectionPart(report: Report): string[] {
       count(report.peakStoredMessages),
       `messages at most; the limit is ${count(limitMessages)}`,
     ],
+    ["drain", span(report.drainSeconds * 1000), "from the load's end to an empty buffer"],
     ["handler", millis(handler.p50), `median; ${millis(handler.p99)} for the slowest 1 %`],
     ["signal lag", millis(lag.p50), `from granting credit to its use; p99 ${millis(lag.p99)}`],
     ["held back", span(report.producerBlockedMs), "that sends had to wait for credit, in all"],

@@ -42,6 +42,8 @@ export interface Report {
   readonly signalLagMs: { readonly p50: number; readonly p99: number };
   readonly rssPeakMiB: number;
   readonly windowFound: number;
+  /** From the load's end until nothing was pending, or the run ended. */
+  readonly drainSeconds: number;
   readonly concurrency: Concurrency;
   readonly compared: readonly Compared[];
   /** Of the flow since it was made. */
@@ -99,6 +101,7 @@ export function reportOf({ main, compared, dir, isKept, tookMs }: Outcome): Repo
     signalLagMs: { p50: rounded(main.signalLagMs.p50, 2), p99: rounded(main.signalLagMs.p99, 2) },
     rssPeakMiB: rounded(main.rssPeakBytes / 1024 ** 2, 1),
     windowFound: main.windowFound,
+    drainSeconds: rounded(main.drainMs / 1000, 1),
     concurrency: main.concurrency,
     compared: compared.map(comparedOf),
     store: {

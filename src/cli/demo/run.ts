@@ -36,7 +36,8 @@ export interface RunDeps {
 
 export interface RunResult {
   readonly concurrency: Concurrency;
-  readonly tookMs: number;
+  /** From the load's end to the run's. */
+  readonly drainMs: number;
   readonly offered: number;
   /** Receipts that the producer got. */
   readonly accepted: number;
@@ -81,13 +82,15 @@ async function runOpen(
   await flow.opened();
   const ending = new AbortController();
   const producer = new Producer(flow, load, AbortSignal.any([signal, ending.signal]));
-  const meter = new Meter(flow, producer);
+  const meter = new Meter(flow, producer, load.durationMs);
   flow.consume((payload) => handle(payload, service, meter));
   const startedAtMs = performance.now();
   const elapsedMs = (): number => performance.now() - startedAtMs;
   const sampler = setInterval(() => onSample(meter.sample(elapsedMs())), sampleEveryMs);
+  let offeredMs = 0;
   try {
     await offer(producer, load, elapsedMs, signal);
+    offeredMs = elapsedMs();
     await drained(flow, producer, drainMaxMs, signal);
     ending.abort(); // What still waits for credit is refused.
     await producer.settled();
@@ -96,13 +99,13 @@ async function runOpen(
   }
   meter.sample(elapsedMs());
   const state = flow.state();
-  const tookMs = elapsedMs();
+  const drainMs = elapsedMs() - offeredMs;
   await spillway.close();
   const counted = await service.stats();
   const { p50, p99 } = state.signalLagMs;
   return {
     concurrency,
-    tookMs,
+    drainMs,
     offered: producer.offered,
     accepted: producer.accepted,
     duplicates: producer.duplicates,
