@@ -11,7 +11,7 @@
  *
  * It must not know what a link is, when timers fire, or what a promise is.
  */
-import { assert, Deque } from "../base/index.ts";
+import { assert, catalogue, Deque } from "../base/index.ts";
 import { steering } from "../control/index.ts";
 import { spender } from "../protocol/index.ts";
 import type {
@@ -104,6 +104,8 @@ const waitable: ReadonlySet<RefusalCode> = new Set(["no_credit", "buffer_full", 
 /** Not a matter of waiting: an operator or a new disk ends it. */
 const ending: ReadonlySet<RefusalCode> = new Set(["intake_closed", "store_full"]);
 const blockedAfterMs = 20;
+/** Where a stopped partition may be open again. */
+const closedRetryMs = 1000;
 /** Most that is asked for beyond what waits. */
 const burstMax = 256;
 const noCredit: Refused = { code: "no_credit", retryAfterMs: 50 };
@@ -204,7 +206,10 @@ export class ProducerMachine<T> {
         break;
       case "closed":
         this.#close(stream);
-        stream.refusal = { code: frame.code };
+        stream.refusal =
+          catalogue[frame.code].retry === "later"
+            ? { code: frame.code, retryAfterMs: closedRetryMs } // G12
+            : { code: frame.code };
         this.#endWaiting(stream, stream.refusal);
         break;
       case "grant":
