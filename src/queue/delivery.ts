@@ -27,6 +27,8 @@ interface Consumer {
 const pipelineFactor = 3;
 const pipelineMax = 4096;
 const rateSampleMs = 20;
+/** Whoever settled this lately gives credit again in a moment: its next attempt joins the same write. */
+const servedMs = 20;
 
 export interface DeliveryHost {
   leaseMs(): number;
@@ -58,6 +60,7 @@ export class Delivery {
   #sampleAtMs: number | undefined;
   #sampled = 0;
   #nextLeaseCheckMs = Infinity;
+  #servedUntilMs = -Infinity;
 
   constructor(host: DeliveryHost) {
     this.#host = host;
@@ -112,6 +115,7 @@ export class Delivery {
   /** Somebody has a message, or would take one. */
   isServed(nowMs: number): boolean {
     if (this.#out.size > 0) return true;
+    if (nowMs < this.#servedUntilMs && this.#consumers.size > 0) return true;
     for (const consumer of this.#consumers.values()) {
       if (spender.available(consumer.spender, nowMs).messages > 0) return true;
     }
@@ -184,6 +188,7 @@ export class Delivery {
     if (consumer === undefined || entry.attempts !== attempt) return false;
     this.#out.delete(entry);
     consumer.out--;
+    this.#servedUntilMs = nowMs + servedMs;
     this.#sample(nowMs);
     return true;
   }
