@@ -20,11 +20,26 @@ export interface Writer {
   schedule(): void;
 }
 
+interface Part {
+  readonly writer: Writer;
+  readonly partition: number;
+  readonly write: PartitionWrite;
+}
+
+/** What goes to the engine as one, and again as one: all of it happens or none. */
+interface Batch {
+  readonly parts: readonly Part[];
+  /** Parts that want it sent again. */
+  asked: number;
+}
+
 const none = (): boolean => false;
 
 export class Writes {
   readonly #engine: Engine;
   readonly #writers = new Set<Writer>();
+  /** Joint writes on their way, by each of their parts. */
+  readonly #batches = new WeakMap<PartitionWrite, Batch>();
   #joints = 0;
 
   constructor(engine: Engine) {
@@ -69,20 +84,26 @@ export class Writes {
     for (const { machine } of this.#writers) machine.joints(all, free);
     const isWhole = (token: number): boolean => free.get(token) === 2;
     const isSoon = (token: number): boolean => all.get(token) === 2 && !isWhole(token);
-    const joint: { writer: Writer; partition: number; write: PartitionWrite }[] = [];
+    const parts: Part[] = [];
     for (const each of this.#writers) {
-      this.#send(each, nowMs, isWhole, isSoon, joint);
+      this.#send(each, nowMs, isWhole, isSoon, parts);
     }
-    if (joint.length === 0) return;
-    this.#engine.write(joint.map(({ write }) => write)).then(
+    if (parts.length === 0) return;
+    const batch: Batch = { parts, asked: 0 };
+    for (const { write } of parts) this.#batches.set(write, batch);
+    this.#sendBatch(batch);
+  }
+
+  #sendBatch({ parts }: Batch): void {
+    this.#engine.write(parts.map(({ write }) => write)).then(
       (results) => {
-        for (const [at, { writer, partition }] of joint.entries()) {
+        for (const [at, { writer, partition }] of parts.entries()) {
           writer.written(partition, results[at]!);
         }
       },
       (error: unknown) => {
         // Only when all of it is back where it waited can what will not come be dropped.
-        const lost = joint.flatMap(({ writer, partition }) => writer.failed(partition, error));
+        const lost = parts.flatMap(({ writer, partition }) => writer.failed(partition, error));
         for (const token of lost) this.dropJoint(token);
       },
     );
@@ -93,7 +114,7 @@ export class Writes {
     nowMs: number,
     isWhole: (joint: number) => boolean,
     isSoon: (joint: number) => boolean,
-    joint: { writer: Writer; partition: number; write: PartitionWrite }[] | undefined,
+    joint: Part[] | undefined,
   ): void {
     for (const { partition, write } of writer.machine.writes(nowMs, isWhole, isSoon)) {
       const prepared = writer.prepare(partition, write);
@@ -111,8 +132,16 @@ export class Writes {
     );
   }
 
-  /** Sends a write again whose outcome is unknown: it is applied once (E17). */
+  /**
+   * Sends a write again whose outcome is unknown: it is applied once (E17). A joint write goes again as
+   * a whole, once all of its parts ask for it.
+   */
   repeat(writer: Writer, partition: number, write: PartitionWrite): void {
-    this.#sendOne(writer, partition, write);
+    const batch = this.#batches.get(write);
+    if (batch === undefined) this.#sendOne(writer, partition, write);
+    else if (++batch.asked === batch.parts.length) {
+      batch.asked = 0;
+      this.#sendBatch(batch);
+    }
   }
 }
