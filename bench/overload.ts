@@ -10,6 +10,7 @@ import type { Bench } from "./bench.ts";
 import { inFreshProcess } from "./fresh.ts";
 import { paced } from "./pace.ts";
 import { drained, withStore } from "./store.ts";
+import { SpillwayError } from "../src/spillway.ts";
 
 const calmPerS = 800;
 const spikePerS = 5000;
@@ -86,37 +87,41 @@ export function task({ fixed }: { readonly fixed: number }): Promise<Outcome> {
     const payload = new Uint8Array(256);
     let accepted = 0;
     let depthMax = 0;
-    let window = 0;
-    let from: { accepted: number; handled: number } | undefined;
-    const receipts: Promise<unknown>[] = [];
+    const answers: Promise<void>[] = [];
     const offer = (): void => {
       const sent = flow.trySend(payload);
       if (!(sent instanceof Promise)) return;
-      accepted++;
-      receipts.push(sent);
+      // What had credit may still be refused: the consumer may have become slower meanwhile.
+      answers.push(sent.then(() => void accepted++, isRefusal));
     };
     const watch = setInterval(() => {
       depthMax = Math.max(depthMax, flow.state().depth);
     }, 100);
     await paced(calmMs, (ms) => (ms * calmPerS) / 1000, offer);
     await paced(settledMs, (ms) => (ms * spikePerS) / 1000, offer);
-    from = { accepted, handled };
+    const from = { accepted, handled };
     const measuredMs = spikeMs - settledMs;
     await paced(measuredMs, (ms) => (ms * spikePerS) / 1000, offer);
     const acceptedPerS = ((accepted - from.accepted) * 1000) / measuredMs;
     const handledPerS = ((handled - from.handled) * 1000) / measuredMs;
-    ({ window } = flow.state().target.window);
+    const { window } = flow.state().target.window;
     // A collapsed consumer would need minutes for what is left, and that tells nothing new.
     if (fixed === 0) {
       await paced(afterMs, (ms) => (ms * calmPerS) / 1000, offer);
-      await Promise.all(receipts);
-      await drained(flow);
+    } else {
+      knee.close();
     }
+    await Promise.all(answers);
+    if (fixed === 0) await drained(flow);
     clearInterval(watch);
-    knee.close();
     const lost = fixed === 0 ? accepted - handled : 0;
     return { handledPerS, acceptedPerS, depthMax, lost, window };
   });
+}
+
+function isRefusal(error: unknown): void {
+  if (error instanceof SpillwayError && error.retry === "later") return;
+  throw error;
 }
 
 /** The model of the consumer, driven by the timers of this process. */
@@ -126,6 +131,7 @@ class Knee {
   #isClosed = false;
 
   call(): Promise<void> {
+    if (this.#isClosed) return Promise.resolve();
     return new Promise((resolve) => {
       this.#model.begin(performance.now(), resolve);
       this.#arm();
