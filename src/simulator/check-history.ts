@@ -274,6 +274,7 @@ function store(s: State, op: Op, id: string, how: "accepted" | "duplicate" | "se
     if (how === "duplicate") op.stored = entry?.first ?? op; // Of an earlier, unknown send.
     learn(s, m, op.send.key, content);
   } else if (first !== op) {
+    op.stored = first.stored; // A repeat prolongs nothing.
     if (key === undefined || first.send.idempotencyKey !== key) {
       const law = how === "duplicate" ? "G5.dedup" : "G1.lost";
       s.broke(law, `${id} is given to two sends of different keys`, first, op);
