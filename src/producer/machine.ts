@@ -7,7 +7,8 @@
  * Q2  Drafts of one class leave a stream in the order in which they were offered.
  * Q3  Every offered draft gets one answer: accepted, duplicate, refused, or unknown when its stream
  *     closed before the answer came. What was offered to wait is never answered "no credit".
- * Q4  At most `waitingMax` drafts wait; more are refused at once.
+ * Q4  While `waitingMax` drafts wait, one that is offered is refused at once. On top come only those
+ *     that had left and wait again, at most as many as credit let leave. Who gave up is forgotten.
  *
  * It must not know what a link is, when timers fire, or what a promise is.
  */
@@ -83,6 +84,8 @@ interface Stream<T> {
   readonly waiting: readonly [Deque<Op<T>>, Deque<Op<T>>, Deque<Op<T>>];
   waitingCount: number;
   waitingBytes: number;
+  /** Gave up, and still stand in their queue. */
+  gone: number;
   readonly unanswered: Map<number, Op<T>>;
   position: number;
   /** How many the last turns sent: credit to ask for before it is missed. */
@@ -106,6 +109,8 @@ const ending: ReadonlySet<RefusalCode> = new Set(["intake_closed", "store_full"]
 const blockedAfterMs = 20;
 /** Where a stopped partition may be open again. */
 const closedRetryMs = 1000;
+/** More than that, and more than wait, are swept out of the queues. */
+const goneMax = 64;
 /** Most that is asked for beyond what waits. */
 const burstMax = 256;
 const noCredit: Refused = { code: "no_credit", retryAfterMs: 50 };
@@ -130,6 +135,7 @@ export class ProducerMachine<T> {
       waiting: [new Deque<Op<T>>(), new Deque<Op<T>>(), new Deque<Op<T>>()],
       waitingCount: 0,
       waitingBytes: 0,
+      gone: 0,
       unanswered: new Map<number, Op<T>>(),
       position: 0,
       recent: 0,
@@ -187,6 +193,7 @@ export class ProducerMachine<T> {
     stream.waitingCount--;
     stream.waitingBytes -= op.draft.bytes;
     this.#waiting--;
+    if (++stream.gone > stream.waitingCount + goneMax) clearGone(stream);
     return true;
   }
 
@@ -240,6 +247,7 @@ export class ProducerMachine<T> {
     this.#waiting -= stream.waitingCount;
     stream.waitingCount = 0;
     stream.waitingBytes = 0;
+    stream.gone = 0;
   }
 
   /** Ends every op. */
@@ -302,10 +310,12 @@ export class ProducerMachine<T> {
     let waiting = 0;
     for (const stream of this.#streams) {
       waiting += stream.waitingCount;
-      assert(stream.waitingCount >= 0 && stream.waitingBytes >= 0, "Q4 waiting is counted");
+      const [critical, normal, bulk] = stream.waiting;
+      const held = critical.size + normal.size + bulk.size;
+      assert(held === stream.waitingCount + stream.gone, "Q4 waiting is counted");
+      assert(stream.gone <= stream.waitingCount + goneMax, "Q4 who gave up is forgotten");
     }
     assert(waiting === this.#waiting, "Q4 waiting is counted once");
-    assert(waiting <= this.#options.waitingMax, "Q4 waiting <= waitingMax");
   }
 
   /** The partition that a message goes to: by its hash, or the better of two by free credit. */
@@ -380,7 +390,7 @@ export class ProducerMachine<T> {
           stream.waitingCount--;
           stream.waitingBytes -= op.draft.bytes;
           this.#waiting--;
-        }
+        } else stream.gone--;
         queue.popFront();
       }
     }
@@ -527,6 +537,16 @@ export class ProducerMachine<T> {
       this.#effects.push({ kind: "blocked", refusal });
     }
   }
+}
+
+function clearGone(stream: Stream<unknown>): void {
+  for (const queue of stream.waiting) {
+    for (let left = queue.size; left > 0; left--) {
+      const op = queue.popFront()!;
+      if (op.state === "waiting") queue.pushBack(op);
+    }
+  }
+  stream.gone = 0;
 }
 
 /** Why a draft has to wait at its stream. */
