@@ -296,7 +296,8 @@ export class TargetDriver implements Settler {
   close(): void {
     this.#isClosed = true;
     this.#timer?.cancel();
-    for (const { reject } of this.#confirms.values()) reject(new SpillwayError("closed"));
+    // Their verdicts have left: nobody here will hear whether they became durable.
+    for (const { reject } of this.#confirms.values()) reject(new SpillwayError("outcome_unknown"));
     this.#confirms.clear();
     for (const resolve of this.#onIdle.splice(0)) resolve();
   }
