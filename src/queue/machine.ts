@@ -147,10 +147,12 @@ export class QueueMachine {
   }
 
   /** The partition's claim or store is lost: what waits is answered, and nothing more is done there. */
-  stopped(partition: number, code: RefusalCode, nowMs: number): void {
+  stopped(partition: number, cause: RefusalCode, nowMs: number): void {
     this.#nowMs = nowMs;
     const owned = this.partitions[partition]!;
     if (owned.stopped !== undefined) return;
+    // Only what was being written has an unknown outcome; the others know that nothing was done.
+    const code = cause === "outcome_unknown" ? "store_unavailable" : cause;
     const { appends, maybe, changes } = owned.stop(code);
     for (const { confirmTo, change, attempt } of changes) {
       if (confirmTo === undefined) continue;
