@@ -36,12 +36,8 @@ export function judge(lines: readonly Line[], audits: readonly PartitionAudit[])
   const keyOf = new Map<string, string>();
   const messages = new Map<string, Message>();
   const running = new Map<string, string>();
-  const ends = new Map(
-    lines.flatMap((line) => (line.kind === "end" ? [[line.id, line.reason]] : [])) as [
-      string,
-      string,
-    ][],
-  );
+  const ends = new Map<string, string>();
+  for (const line of lines) if (line.kind === "end") ends.set(line.id, line.reason);
   let redelivered = 0;
   const named = (op: string, id: string, what: string): void => {
     const known = ids.get(op);

@@ -51,6 +51,11 @@ export class VirtualClock implements Clock {
     this.#nowMs = untilMs;
   }
 
+  /** Time passes and nothing happens: the event loop is blocked. */
+  stall(ms: number): void {
+    this.#nowMs += ms;
+  }
+
   /** Moves on until something holds. @throws When it does not within this time. */
   async until(holds: () => boolean, withinMs = 60_000): Promise<void> {
     const untilMs = this.#nowMs + withinMs;
