@@ -275,7 +275,10 @@ export class TargetMachine {
       case "release": {
         const isOverload = verdict.overload === true;
         window.settled(this.#window, nowMs, startedAtMs, tag, isOverload ? "overload" : "released");
-        this.#transition(breaker.settled(this.#breaker, nowMs, "neutral", undefined), nowMs);
+        this.#transition(
+          breaker.settled(this.#breaker, nowMs, "neutral", undefined, startedAtMs),
+          nowMs,
+        );
         const { delayMs } = verdict;
         if (isOverload) {
           overload.settled(this.#overload, nowMs, true);
@@ -286,7 +289,10 @@ export class TargetMachine {
       case "term":
         window.settled(this.#window, nowMs, startedAtMs, tag, "failed");
         overload.settled(this.#overload, nowMs, false);
-        this.#transition(breaker.settled(this.#breaker, nowMs, "neutral", undefined), nowMs);
+        this.#transition(
+          breaker.settled(this.#breaker, nowMs, "neutral", undefined, startedAtMs),
+          nowMs,
+        );
         return { kind: "term", reason: verdict.reason };
     }
   }
