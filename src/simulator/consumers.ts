@@ -108,8 +108,8 @@ export class Consumer {
   }
 
   #begin({ delivery, consumer }: Held): void {
-    const { id, attempt, key, headers, deadline } = delivery;
-    const { life, clock } = this.#process;
+    const { id, attempt, key, headers } = delivery;
+    const { life } = this.#process;
     const fence = life.fences.get(id.slice(0, id.lastIndexOf("/")));
     this.#world.record({
       kind: "delivered",
@@ -122,10 +122,6 @@ export class Consumer {
       ...(headers["op"] === undefined ? {} : { op: headers["op"] }),
       ...(key === undefined ? {} : { key }),
     });
-    const lateMs = deadline === undefined ? 0 : clock.now() - deadline.getTime();
-    if (lateMs > 1 + 2 * (this.#world.plan.link?.delayMs ?? 0)) {
-      this.#world.broke("G11.expired", `${id} is handled ${lateMs} ms after its deadline`);
-    }
     this.#checkWindow();
   }
 

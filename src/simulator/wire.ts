@@ -7,6 +7,7 @@ import type { Links } from "../spillway.ts";
 import { directLink } from "../protocol/index.ts";
 import type {
   ConsumerFrame,
+  Delivered,
   Link,
   ProducerFrame,
   ToConsumerFrame,
@@ -106,6 +107,15 @@ class Told {
     return link;
   }
 
+  /** What is handed out can still be done in time; on its way it may be late. */
+  #checkDeadlines(messages: readonly Delivered[], flow: string): void {
+    for (const { partition, seq, deadlineAtMs = Infinity } of messages) {
+      if (deadlineAtMs >= this.#clock.now() - 1) continue;
+      const text = `${flow}/${partition}/${seq} is handed out after its deadline`;
+      this.#world.broke("G11.expired", text);
+    }
+  }
+
   #tell(frame: Frame, flow: string, hop: string): void {
     const { name } = this.#life;
     if (frame.kind === "grant" || frame.kind === "credit") {
@@ -122,6 +132,7 @@ class Told {
         leaseMs,
       });
     } else if (frame.kind === "send" || frame.kind === "deliver") {
+      if (frame.kind === "deliver") this.#checkDeadlines(frame.messages, flow);
       const part = frame.kind === "send" ? `/${frame.partition}` : "";
       this.#world.record({
         kind: "spend",
