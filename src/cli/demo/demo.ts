@@ -1,8 +1,9 @@
 /** The demo: the run, the same spike at fixed concurrencies, the report. */
 import { rmSync } from "node:fs";
-import { mkdtemp } from "node:fs/promises";
+import { mkdir, mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { SpillwayError } from "../../base/index.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { count, millis } from "../format.ts";
 import { stopOnSignals } from "../stop.ts";
@@ -108,7 +109,18 @@ interface Place extends AsyncDisposable {
 
 /** The directory that was named, or a new one that is removed however the process ends but by kill -9. */
 async function placeOf(named: string | undefined): Promise<Place> {
-  if (named !== undefined) return { dir: resolve(named), [Symbol.asyncDispose]: async () => {} };
+  if (named !== undefined) {
+    const dir = resolve(named);
+    await mkdir(dir, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
+      const allowed = "a folder, or a path where one can be made";
+      throw new SpillwayError(
+        "option_invalid",
+        { option: "--data", found: dir, allowed },
+        { cause },
+      );
+    });
+    return { dir, [Symbol.asyncDispose]: async () => {} };
+  }
   const dir = await mkdtemp(join(tmpdir(), "spillway-demo-"));
   const remove = (): void => rmSync(dir, { recursive: true, force: true, maxRetries: 3 });
   process.once("exit", remove);

@@ -4,7 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { basename } from "node:path";
-import { span } from "../format.ts";
+import { plural, span } from "../format.ts";
 import { readSeries, replay, spikeWindow } from "./arrivals.ts";
 import { dataFile } from "./data-files.ts";
 import type { DemoOptions } from "./options.ts";
@@ -132,8 +132,8 @@ async function messagesOf({
   }));
   const keys = new Set(lines.map(({ key }) => key));
   keys.delete(undefined);
-  const of = keys.size === 0 ? "no keys" : `${keys.size.toLocaleString("en-US")} keys`;
+  const of = keys.size === 0 ? "no keys" : plural(keys.size, "key");
   const some = `${cut ? ", its first 16 MiB" : ""}${tooLong > 0 ? `, ${tooLong} too long` : ""}`;
-  const contents = `${lines.length.toLocaleString("en-US")} lines of ${basename(file)}, ${of}${some}`;
+  const contents = `${plural(lines.length, "line")} of ${basename(file)}, ${of}${some}`;
   return { messages, contents };
 }
