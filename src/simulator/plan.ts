@@ -133,8 +133,9 @@ export function drawPlan(seed: number, less: Less = {}): Plan {
     return !left.has(name);
   };
   const contract = drawContract(draw);
-  const phaseMs = draw.whole(3_000, 9_000);
   const nodes = draw.chance(0.25) ? "many" : "one";
+  // After a crash a claim that is a lease is held for ten seconds: the run must see what comes then.
+  const phaseMs = nodes === "one" ? draw.whole(3_000, 9_000) : draw.whole(9_000, 25_000);
   const commitMs = draw.log(0.2, 8);
   const clockRate = draw.chance(0.2) ? draw.between(0.95, 1.05) : 1;
   const isLinked = draw.chance(0.5);
@@ -234,14 +235,25 @@ function drawOperations(draw: Draw, phaseMs: number): Operation[] {
     }));
 }
 
-/** How often a kind comes in a run in which it is on: those that end a process once or twice. */
-const once: ReadonlySet<FaultKind> = new Set(["takeover", "failedDisk", "hungDisk", "restart"]);
+/** These end a process, and leave what was asked of it unknown: a run has few of them. */
+const deadly: ReadonlySet<FaultKind> = new Set([
+  "crash",
+  "crashBeforeWrite",
+  "crashAfterWrite",
+  "hungDisk",
+  "failedDisk",
+  "takeover",
+]);
+const deadlyMax = 3;
 
 function drawFaults(draw: Draw, phaseMs: number, nodes: "one" | "many"): Fault[] {
   const faults: Fault[] = [];
-  for (const kind of faultKinds) {
-    const isOn = draw.chance(kind === "crash" || kind.endsWith("Write") ? 0.4 : 0.3);
-    const count = once.has(kind) ? 1 : draw.whole(1, 2);
+  const isOnOf = new Map(faultKinds.map((kind) => [kind, draw.chance(0.33)]));
+  const order = faultKinds.map((kind) => ({ kind, place: draw.share() }));
+  let deaths = 0;
+  for (const { kind } of order.toSorted((a, b) => a.place - b.place)) {
+    const isOn = isOnOf.get(kind)! && (!deadly.has(kind) || deaths++ < deadlyMax);
+    const count = deadly.has(kind) || kind === "restart" ? 1 : draw.whole(1, 2);
     for (let at = 1; at <= count; at++) {
       const fault: Fault = {
         name: `${kind}${at}`,

@@ -22,7 +22,7 @@ interface Message {
 }
 
 const classes = ["critical", "normal", "bulk"] as const;
-const outMax = 4;
+const outMax = 3;
 const resendsMax = 3;
 
 export function digest(work: Work): string {

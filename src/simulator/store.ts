@@ -41,6 +41,7 @@ export class Store {
   /** By flow: the sends of the messages that were stored. */
   readonly #ops = new Map<string, Set<string>>();
   readonly #lastWrites = new Map<string, string>();
+  readonly #fences = new Map<string, number>();
   readonly #counters = new Map<string, Counters>();
   readonly #leases = new Map<string, { readonly life: Life; readonly untilMs: number }>();
   /** Calls that are to hang, and those that are to fail for good. */
@@ -221,7 +222,8 @@ export class Store {
     }
     if (
       world.suffers("fullDisk") !== undefined &&
-      batch.some((write) => write.appends.length > 0 && !this.#isDone(write))
+      batch.some((write) => write.appends.length > 0 && !this.#isDone(write)) &&
+      batch.every(({ claim }) => this.#fences.get(nameOf(claim.ref)) === claim.fence)
     ) {
       world.sometimes("the store was full");
       return { code: "store_full", isDone: false };
@@ -254,6 +256,7 @@ export class Store {
     if (result.kind !== "claimed") return result;
     const { fence, counters, interrupted } = result.claim;
     life.fences.set(name, fence);
+    this.#fences.set(name, fence);
     this.#counters.set(name, counters);
     if (interrupted.length > 0) this.#world.sometimes("a claim found interrupted attempts");
     this.#world.record({
