@@ -317,7 +317,8 @@ export class TargetMachine {
     const { from, to } = transition;
     this.#effects.push({ kind: "breaker", from, to });
     if (to !== "recovering") return;
-    window.restart(this.#window, nowMs, 1);
+    // Calls that hang since before hold their places: the window begins beside them.
+    window.restart(this.#window, nowMs, 1 + this.#runs.size);
     for (const queue of this.#queues.keys()) {
       this.#effects.push({ kind: "frame", queue, frame: { kind: "recovered" } });
     }
@@ -397,7 +398,7 @@ export class TargetMachine {
   /** What may be outstanding: places in the window that the breaker and the rate limit let through. */
   #room(nowMs: number): number {
     if (this.#isClosing) return 0;
-    let room = window.limitOf(this.#window) - this.#runs.size;
+    let room = this.#places(nowMs) - this.#runs.size;
     const readyAtMs = breaker.readyAtMs(this.#breaker, nowMs, this.#runs.size);
     if (readyAtMs > nowMs) return 0;
     const { state } = this.#breaker;
@@ -408,6 +409,31 @@ export class TargetMachine {
       room = Math.min(room, Math.floor(this.#overload.tokens + 1e-6));
     }
     return Math.max(0, room);
+  }
+
+  /**
+   * Places of the window. In a dip the calls that hang keep theirs beside it, or a dip that they fill
+   * would not end before they do; in flight stays within the window all the same.
+   */
+  #places(nowMs: number): number {
+    const limit = window.limitOf(this.#window);
+    const full = window.fullLimitOf(this.#window);
+    if (limit === full) return limit;
+    const hungBeforeMs = nowMs - window.hungAfterMs(this.#window);
+    let hung = 0;
+    for (const { startedAtMs } of this.#runs) {
+      if (startedAtMs > hungBeforeMs || limit + hung === full) break; // In order of their starts.
+      hung++;
+    }
+    return limit + hung;
+  }
+
+  /** When the oldest call of a dip that is filled begins to hang; Infinity: that will not be waited for. */
+  get #placeAtMs(): number {
+    const limit = window.limitOf(this.#window);
+    if (this.#runs.size < limit || limit === window.fullLimitOf(this.#window)) return Infinity;
+    const [oldest] = this.#runs;
+    return oldest!.startedAtMs + window.hungAfterMs(this.#window);
   }
 
   #checkHung(nowMs: number): void {
@@ -448,8 +474,10 @@ export class TargetMachine {
       breaker.readyAtMs(this.#breaker, nowMs, this.#runs.size),
       overload.readyAtMs(this.#overload, nowMs, 1),
     );
-    // Ready now: an ended run, not a time, makes the next place.
-    return ready > nowMs ? Math.min(least, ready) : least;
+    if (ready > nowMs) return Math.min(least, ready);
+    // Ready now: an ended run, or one that hangs, makes the next place.
+    const placeAtMs = this.#placeAtMs;
+    return placeAtMs > nowMs ? Math.min(least, placeAtMs) : least;
   }
 
   saved(): SavedBreaker {

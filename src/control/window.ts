@@ -34,7 +34,7 @@ import {
   watch,
 } from "./probe.ts";
 import type { Outcome, Tag } from "./probe.ts";
-import { clamp, probes, startOver } from "./verdict.ts";
+import { clamp, fullLimit, probes, startOver } from "./verdict.ts";
 import type { Window } from "./verdict.ts";
 
 export type { Outcome, Tag } from "./probe.ts";
@@ -124,6 +124,11 @@ export function init(options: WindowOptions, nowMs: number): Window {
 /** Calls that may be in flight now: an integer of 1 or more. It changes only in the calls below. */
 export function limitOf(w: Window): number {
   return w.limit;
+}
+
+/** The same outside of a dip. */
+export function fullLimitOf(w: Window): number {
+  return Math.max(w.limit, Math.min(w.published, fullLimit(w)));
 }
 
 /** Mean latency of the successes, 0 before the first. */
