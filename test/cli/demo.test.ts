@@ -108,7 +108,7 @@ test("the recorded spike is replayed by name, and people get a page", async () =
   const args = ["--arrivals", "elb_request_count_8c0756", "--seconds", "1", "--rate", "50"];
   const { code, stdout } = await spillway("demo", ...args, "--no-compare");
   expect(code).toBe(0);
-  expect(stdout).toContain("elb_request_count_8c0756, its spike: 6 h 15 min in 1 s");
+  expect(stdout).toContain("elb_request_count_8c0756: 6 h 15 min in 1 s");
   expect(stdout).toMatch(/^ {2}offered +50 /m);
   expect(stdout).toMatch(/^ {2}lost +0 /m);
   const dir = /store +(\S+) \(removed at the end\)/.exec(stdout)![1]!;

@@ -54,7 +54,7 @@ function introOf(load: Load, dir: string, { loops, dir: kept }: DemoOptions): st
     `  messages  ${load.contents}`,
     `  consumer  another process, HTTP: best about 1,659/s at 12 calls, 100/s at 64`,
     `  store     ${dir}${kept === undefined ? " (removed at the end)" : ""}`,
-    `  Ctrl-C ends ${loops ? "the loop" : "it"} at any moment, with the report.`,
+    `  ${loops ? "It goes on in a loop; " : ""}Ctrl-C ends it at any moment, with the report.`,
     "",
   ].join("\n");
 }

@@ -115,7 +115,7 @@ function draw(scene: Scene, samples: readonly Sample[], latency: Latency): strin
     `  backlog   ${count(sample.depth).padStart(8)}    ${spark(everyHalfSecond(samples).map(({ depth }) => depth))}`,
     `            ${bar(share, barWidth)}  limit ${count(sample.limitMessages)}  ${workText}`,
     "",
-    `  in flight ${flights.padEnd(16)}window, ${mode}; breaker ${sample.breaker}`,
+    `  in flight ${flights.padEnd(16)} window, ${mode}; breaker ${sample.breaker}`,
     `  handler   ${millis(latency.p50).padStart(8)}    median; ${millis(latency.p99)} for the slowest 1 %`,
     `  credits   ${count(sample.credits).padStart(8)}    producer ${producer}`,
     `  refused   ${count(refusedCount(sample)).padStart(8)}    ${codesOf(sample.refused)}`,

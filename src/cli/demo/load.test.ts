@@ -8,7 +8,7 @@ test("the default is the recorded spike, thinned out to what one process can off
   expect(load.durationMs).toBe(30_000);
   expect(load.peakPerS).toBe(12_000);
   expect(load.offered(load.durationMs)).toBe(load.total);
-  expect(load.title).toContain("Twitter_volume_AAPL, its spike: 3 h 30 min in 30 s");
+  expect(load.title).toContain("Twitter_volume_AAPL: 3 h 30 min in 30 s");
   expect(load.messages).toHaveLength(10_000);
   expect(load.contents).toBe("10,000 lines of apache_access.log, 1,753 keys");
   // Calm, spike, calm: a third each.

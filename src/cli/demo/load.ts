@@ -48,7 +48,6 @@ export function forever(load: Load): Load {
   const { durationMs, total } = load;
   return {
     ...load,
-    title: `${load.title}, in a loop`,
     durationMs: Infinity,
     total: Infinity,
     offered(elapsedMs) {
@@ -106,7 +105,7 @@ async function recorded(options: DemoOptions): Promise<Timing> {
   const { durationMs, total, peakPerS, factor } = schedule;
   const scaled = Math.abs(factor - 1) < 0.005 ? "" : `, counts x ${Number(factor.toPrecision(2))}`;
   return {
-    title: `${name}, its spike: ${span(recordedMs)} in ${span(durationMs)}${scaled}`,
+    title: `${name}: ${span(recordedMs)} in ${span(durationMs)}${scaled}`,
     durationMs,
     total,
     peakPerS,
