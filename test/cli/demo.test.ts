@@ -120,7 +120,7 @@ test.skipIf(noProc)(
   async () => {
     // A thousand calls at once take the consumer many minutes: a clean end would wait for them.
     const demo = start("demo", "--concurrency", "1000", "--rate", "5000", "--no-compare");
-    await demo.said("00:00");
+    await demo.said("in flight 1000/1000");
     const consumer = childOf(demo.child.pid!);
     demo.child.kill("SIGINT");
     await sleep(600);
