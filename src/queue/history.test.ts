@@ -31,6 +31,10 @@ function out(of: MachineHarness): number[] {
   return of.runs.map(({ delivered }) => delivered.seq).toSorted((a, b) => a - b);
 }
 
+function isSeq(row: unknown, seq: number): boolean {
+  return (row as { readonly seq: number }).seq === seq;
+}
+
 function store(of: MachineHarness, ...sent: Parameters<MachineHarness["send"]>[2][]): void {
   for (const each of sent) expect(of.send("p0", 0, each)).toBe(true);
   of.turn();
@@ -48,32 +52,27 @@ test("L1 a message whose delay has passed when it is stored, and that finds no p
   flow.drainAll();
 });
 
-test("L1 a follower whose head has ended in memory, and not in the store, is found", () => {
+test.each([
+  ["is on its way to the store", false],
+  ["has become durable since the read began", true],
+])("L1 a follower is found though its head has ended here and that %s", (_name, isDurable) => {
   const flow = world({ readAhead: 1 });
   store(flow, { keyHash: 1, class: "critical" });
   flow.pump();
-  flow.settle(runOf(flow, 1), { kind: "ack" });
-  // Its lane is full, so that the follower is left to a scan.
-  for (let at = 0; at < 3; at++) flow.send("p0", 0, {});
-  flow.send("p0", 0, { keyHash: 1 });
+  // While these are being written the head ends; its lane has no room for the follower.
+  for (const sent of [{}, {}, { keyHash: 1 }]) flow.send("p0", 0, sent);
   flow.turn();
-  for (const write of flow.writes.slice()) flow.apply(write);
-  flow.check();
-  flow.drainAll();
-});
-
-test("L1 a head that ends while its follower is being read brings the follower still", () => {
-  const flow = world({ readAhead: 1 });
-  store(flow, {}, {}, { keyHash: 1, class: "critical" }, {}, { keyHash: 1 });
-  flow.begin();
-  for (let round = 0; round < 30; round++) {
+  const [write] = flow.writes;
+  flow.settle(runOf(flow, 1), { kind: "ack" });
+  flow.answer(write!);
+  for (let round = 0; round < 4; round++) {
     flow.turn();
-    for (const read of flow.readsOf("scan")) flow.show(read);
-    flow.check();
-    flow.grant("c0");
-    for (const run of flow.runs) flow.settle(run, { kind: "ack" });
-    for (const write of flow.writes.slice()) flow.answer(write);
-    for (const read of flow.reads.slice(0, 2)) flow.advance(read);
+    const [read] = flow.readsOf("scan");
+    if (read === undefined) continue;
+    flow.show(read);
+    const shows = (read.rows as { seq: number }[]).map(({ seq }) => seq);
+    if (isDurable && shows.includes(4)) for (const ack of flow.writes.slice()) flow.answer(ack);
+    flow.advance(read);
     flow.check();
   }
   flow.drainAll();
@@ -109,6 +108,75 @@ test("L1 a letter redriven while an older read is on its way is read again", () 
   flow.turn();
   for (const write of flow.writes.slice()) flow.answer(write);
   for (const read of flow.readsOf("scan")) while (flow.reads.includes(read)) flow.advance(read);
+  flow.check();
+  flow.drainAll();
+});
+
+test("P2 what ended while a scan was on its way is not taken for pending", () => {
+  const flow = world({ readAhead: 1, classes: { critical: 1, normal: 1, bulk: 1 } });
+  store(flow, { keyHash: 1 }, {}, { keyHash: 1 }, {});
+  flow.begin();
+  for (let round = 0; round < 12; round++) {
+    flow.turn();
+    for (const read of flow.reads.slice()) {
+      if (read.effect.kind === "scan" && read.rows === undefined) flow.show(read);
+      const isHeld = read.heads !== undefined && read.rows!.some((row) => isSeq(row, 3));
+      while (!isHeld && flow.reads.includes(read)) flow.advance(read);
+    }
+    for (const write of flow.writes.slice()) flow.answer(write);
+    flow.grant("c0");
+    for (const run of flow.runs) flow.settle(run, { kind: "ack" });
+    flow.check();
+  }
+  expect(flow.stores[0]!.message(3), "the third has ended").toBeNull();
+  const held = flow.readsOf("scan");
+  expect(held, "and the scan that shows it has not come back").toHaveLength(1);
+  flow.advance(held[0]!);
+  flow.check();
+  flow.drainAll();
+});
+
+test("P2 a head that ended while its followers were being read is not one of them", () => {
+  const flow = world();
+  store(flow, { keyHash: 1 }, { keyHash: 1 });
+  flow.begin();
+  for (let round = 0; round < 8 && flow.readsOf("readKey").length === 0; round++) {
+    flow.turn();
+    for (const read of flow.reads.slice()) {
+      while (read.effect.kind !== "readKey" && flow.reads.includes(read)) flow.advance(read);
+    }
+    for (const run of flow.runs) flow.settle(run, { kind: "ack" });
+    if (flow.readsOf("readKey").length > 0) break;
+    for (const write of flow.writes.slice()) flow.answer(write);
+    flow.grant("c0");
+  }
+  const [read] = flow.readsOf("readKey");
+  flow.show(read!);
+  flow.turn();
+  for (const write of flow.writes.slice()) flow.answer(write);
+  expect(flow.stores[0]!.message(1)).toBeNull();
+  flow.advance(read!);
+  flow.check();
+  flow.drainAll();
+});
+
+test("L1 a released retry that memory has no room for is read again, though it has no due time", () => {
+  const flow = world();
+  store(flow, {});
+  flow.pump();
+  flow.settle(runOf(flow, 1), { kind: "nack", error: "no" });
+  flow.pump();
+  flow.nowMs += 2000;
+  flow.pump();
+  flow.settle(runOf(flow, 1), { kind: "release" });
+  flow.startWrites();
+  flow.settleStore();
+  const [owned] = flow.machine.partitions;
+  const entry = owned!.entries.get(1)!;
+  expect(entry.state).toBe("delayed");
+  owned!.evict(entry);
+  entry.state = "settling"; // Its place among those that wait is void.
+  flow.turn();
   flow.check();
   flow.drainAll();
 });
@@ -260,10 +328,10 @@ test("M2 an attempt ends once: a second verdict, and one after the lease, change
   flow.settle(again, { kind: "nack", error: "no" });
   flow.turn();
   flow.settleStore();
-  expect(flow.settledFrames.slice(1).map(({ effective }) => effective)).toEqual([
-    false,
-    false,
-    true,
+  expect(flow.settledFrames.slice(1)).toMatchObject([
+    { attempt: 1, effective: false },
+    { attempt: 2, effective: false },
+    { attempt: 2, effective: true },
   ]);
   expect(flow.machine.view(flow.nowMs).counters).toMatchObject({
     accepted: 1,

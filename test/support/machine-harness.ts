@@ -516,10 +516,14 @@ export class MachineHarness {
     this.checkKnown();
   }
 
-  /** L1 and P5: whatever is pending is known, or something will bring it. */
+  /** L1, P2 and P5: whatever is pending is known, or something will bring it; nothing else is. */
   checkKnown(): void {
     for (const owned of this.machine.partitions) {
       if (!owned.isOpen) continue;
+      for (const { seq, state } of owned.entries.values()) {
+        const isThere = state === "settling" || this.stores[owned.index]!.message(seq) !== null;
+        if (!isThere) throw new Error(`P2 ${owned.index}/${seq} has ended, and is ${state}`);
+      }
       for (const row of this.pending(owned.index)) {
         if (this.unheard[owned.index]!.has(row.seq)) continue;
         const how = this.#knownBy(owned.index, row);
