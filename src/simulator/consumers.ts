@@ -38,6 +38,8 @@ export class Consumer {
   readonly #stop = new AbortController();
   /** Verbs that wait for their answer. */
   readonly #asks = new Map<Promise<unknown>, () => void>();
+  /** Forwards that have no answer yet: a message that comes again before it was given back. */
+  readonly #passing = new Map<string, () => void>();
   #running = 0;
   #windowBefore = 0;
   #forwards = 0;
@@ -110,6 +112,7 @@ export class Consumer {
   #begin({ delivery, consumer }: Held): void {
     const { id, attempt, key, headers } = delivery;
     const { life } = this.#process;
+    this.#passing.get(id)?.();
     const fence = life.fences.get(id.slice(0, id.lastIndexOf("/")));
     this.#world.record({
       kind: "delivered",
@@ -245,7 +248,13 @@ export class Consumer {
     this.#world.forwards.set(op, delivery.id);
     const options = { headers: { op }, timeout: this.#draw.whole(50, 2_000) };
     const forwarding = this.#flow.forward(delivery, next, work, options);
-    this.#asks.set(forwarding, () => this.#tell(held, "release", false, nowMs));
+    const giveBack = (): void => {
+      if (this.#passing.get(delivery.id) !== giveBack) return;
+      this.#passing.delete(delivery.id);
+      this.#tell(held, "release", false, nowMs);
+    };
+    this.#passing.set(delivery.id, giveBack);
+    this.#asks.set(forwarding, giveBack);
     let receipt;
     try {
       receipt = await forwarding;
@@ -256,9 +265,11 @@ export class Consumer {
       else sends.failed(op, error);
       if (!isSpillwayError(error)) throw error;
       // Its ack had left and could not be done: it goes back untried.
-      if (delivery.isSettled) this.#tell(held, "release", false, nowMs);
+      if (delivery.isSettled) giveBack();
+      else this.#passing.delete(delivery.id);
       return this.#throws(held, isPulled, error, "nack");
     }
+    this.#passing.delete(delivery.id);
     this.#world.sometimes("a delivery was forwarded");
     sends.accepted(op, receipt);
     this.#tell(held, "ack", true, nowMs);
