@@ -131,6 +131,8 @@ class World {
       case "breaker":
         this.breaker.push(effect.to);
         break;
+      case "confirmed":
+        break;
       case "frame":
         this.#frame(
           this.queues.find(({ id }) => id === effect.queue)!,

@@ -174,7 +174,7 @@ class World {
     for (const { senderId, ...grant } of issuer.issue(this.issuer, this.nowMs, room, true)) {
       const partition = Number(senderId);
       this.#heard[partition] = rankOf(this.lowest);
-      this.#open[partition] = Math.max(this.#open[partition]!, this.#heard[partition]!);
+      this.#open[partition] = Math.max(this.#open[partition]!, rankOf(this.lowest));
       this.#isBehind[partition] = false;
       this.machine.frame(
         {

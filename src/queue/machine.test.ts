@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { test } from "vitest";
 import { MachineHarness } from "../../test/support/machine-harness.ts";
 
 type Step = readonly [kind: number, a: number, b: number];
@@ -113,7 +113,7 @@ test.each([
         }
         world.drainAll();
       }),
-      { numRuns: Number(process.env["RUNS"] ?? 120) },
+      { numRuns: 120 },
     );
   },
 );

@@ -550,10 +550,9 @@ export class MachineHarness {
       if (chain !== undefined && (chain.more || chain.reading)) return "chain";
     }
     if (row.dueAtMs === undefined) {
-      const sources = [...owned.sources.all()].filter(
-        (source) => source.rank === rank && source.group === group && seq <= source.untilSeq,
+      const source = [...owned.sources.all()].find(
+        (one) => one.rank === rank && one.group === group && seq <= one.untilSeq,
       );
-      const source = sources[0];
       if (source !== undefined && !source.atTail && source.cursor < seq) {
         if (source.reading || source.ready.size > 0) return "source";
         return undefined;
