@@ -16,8 +16,8 @@
  *      `bound_reached`. Settles alone are never refused.
  * E8   The same idempotency id within its window: `duplicate` with the first seq, or `conflict` if the
  *      content differs; also after the first one ended, after restart and takeover, twice in one batch.
- * E9   `started` is durable before `write` resolves; after a crash it counts as an attempt and a crash,
- *      and `claim` lists it in `interrupted`.
+ * E9   `started`, as a change or with the append, is durable before `write` resolves; after a crash it
+ *      counts as an attempt and a crash, and `claim` lists it in `interrupted`.
  * E10  A change of a seq that is not pending is ignored and not counted: settling twice counts once.
  * E11  `claim` costs O(window), `scan`, `due` and `readKey` O(limit) plus what was settled since the
  *      last `maintain`.
@@ -161,6 +161,8 @@ export interface Append {
     readonly content: Uint8Array;
     readonly untilMs: number;
   };
+  /** Its first attempt starts with it: one commit instead of two. A duplicate starts nothing. */
+  readonly started?: boolean;
   readonly headers: Uint8Array;
   readonly payload: Uint8Array;
 }

@@ -93,7 +93,7 @@ export interface FlowOptions {
     /** How long granted credit may be used; by default 2s. */
     readonly leaseMs?: Span;
   };
-  /** Descriptors that a partition's owner holds in memory; by default 1,024. */
+  /** Descriptors that a partition's owner holds in memory; by default 4,096. */
   readonly readAhead?: number;
   /** Flows that name one target share its window, rate and breaker; by default the flow's own name. */
   readonly target?: string;

@@ -43,7 +43,7 @@ test("an empty contract is valid and has the documented defaults", () => {
     groups: { weights: {}, shards: 2 },
     messageBytesMax: 1_048_576,
     credit: { leaseMs: 2000 },
-    readAhead: 1024,
+    readAhead: 4096,
     target: "orders",
     budget: {},
     payload: "json",

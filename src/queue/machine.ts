@@ -115,6 +115,8 @@ export class QueueMachine {
       readAhead: contract.readAhead,
       effect: (effect: QueueEffect) => this.#effects.push(effect),
       offer: (source: Source) => this.#dispatch.offer(source),
+      startable: (partition: number) => this.#startable(partition),
+      starting: (count: number) => (this.#delivery.starting += count),
       delay: (entry: Entry) => {
         for (const late of this.#waits.delay(entry)) this.partitions[late.partition]!.evict(late);
       },
@@ -651,6 +653,11 @@ export class QueueMachine {
       if (this.#waits.hasRoomFor(dueAtMs)) owned.readDue(dueLimit);
     }
     this.#intake.issue(nowMs);
+  }
+
+  #startable(partition: number): number {
+    if (this.#isClosing || this.#dispatch.hasReady || !this.#mayDispatch(partition)) return 0;
+    return this.#delivery.room(this.#nowMs);
   }
 
   #start(nowMs: number): void {

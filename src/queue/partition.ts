@@ -32,8 +32,11 @@ import { Reads } from "./reads.ts";
 import { Sources } from "./sources.ts";
 import type { Source } from "./sources.ts";
 
+/** `started` is decided when it is written. */
+type Appending = Omit<Append, "started"> & { started?: boolean };
+
 export interface PendingAppend {
-  readonly append: Append;
+  readonly append: Appending;
   readonly bytes: number;
   readonly producer: string;
   readonly position: number;
@@ -78,6 +81,10 @@ export interface PartitionHost {
   effect(effect: QueueEffect): void;
   /** The source has something to dispatch. */
   offer(source: Source): void;
+  /** How many messages of a partition may be started at once, with nothing else before them. */
+  startable(partition: number): number;
+  /** So many more attempts are being made durable. */
+  starting(count: number): void;
   /** Keeps a message until its due time; for want of room it, or a later one, is evicted. */
   delay(entry: Entry): void;
   suspect(entry: Entry): void;
@@ -256,6 +263,7 @@ export class Partition {
     const appends = this.#takeAppends(isWhole);
     const changes = this.#takeChanges(isWhole);
     if (appends.length === 0 && changes.length === 0) return undefined;
+    if (appends.length > 0) this.#startWith(appends);
     const writeId = `${this.claim!.fence}.${++this.#writes}`;
     this.writing = { writeId, appends, changes, startedAtMs: nowMs };
     return {
@@ -265,6 +273,33 @@ export class Partition {
       limits,
       isJoint: this.#jointsWaiting > 0 && (appends.some(isHalf) || changes.some(isHalf)),
     };
+  }
+
+  /**
+   * Messages that would be started as soon as they are stored start with their append: one commit
+   * instead of two. Only while nothing else is ready, so that none is overtaken; only what nothing of
+   * its key or lane is before; and only where no read on its way could bring it as well.
+   */
+  #startWith(appends: readonly PendingAppend[]): void {
+    let room = this.#host.startable(this.index);
+    if (room === 0) return;
+    const { complete } = this;
+    const keys = new Set<number>();
+    for (const pending of appends) {
+      const { append } = pending;
+      const keyHash = this.#host.ordered ? (append.keyHash ?? 0) : 0;
+      if (keyHash !== 0) {
+        const isFirst = complete && !keys.has(keyHash) && this.keys.get(keyHash) === undefined;
+        keys.add(keyHash);
+        if (!isFirst) continue;
+      }
+      if (append.dueAtMs !== undefined || append.deadlineAtMs !== undefined) continue;
+      const rank = messageClasses.indexOf(append.class) as 0 | 1 | 2;
+      if (!this.sources.of(rank, append.group ?? "").atTail) continue;
+      append.started = true;
+      this.#host.starting(1);
+      if (--room === 0) return;
+    }
   }
 
   // What follows runs for every write: without joint parts nothing is looked through.
@@ -330,6 +365,7 @@ export class Partition {
     for (const pending of writing.appends) {
       this.#unreserve(pending.bytes);
       if (isHalf(pending)) this.#jointsWaiting--;
+      if (pending.append.started === true) this.#host.starting(-1);
     }
     return writing;
   }
@@ -344,6 +380,7 @@ export class Partition {
     const maybe = this.writing?.appends ?? [];
     const appends = this.#appends;
     const changes = [...(this.writing?.changes ?? []), ...this.#changes];
+    for (const { append } of maybe) if (append.started === true) this.#host.starting(-1);
     this.writing = undefined;
     this.#appends = [];
     this.#changes = [];
@@ -419,14 +456,22 @@ export class Partition {
     nowMs: number,
   ): boolean {
     this.#unreserve(pending.bytes);
-    if (result.kind !== "stored") return complete;
     const { append } = pending;
+    if (result.kind !== "stored") {
+      if (append.started === true) this.#host.starting(-1);
+      return complete;
+    }
     const { seq } = result;
     this.#lastSeq = seq;
     const rank = messageClasses.indexOf(append.class) as 0 | 1 | 2;
     const keyHash = this.#host.ordered ? (append.keyHash ?? 0) : 0;
     const source = this.sources.of(rank, append.group ?? "");
     if (source.reading) source.missed = true;
+    if (append.started === true) {
+      this.#enterStarted(pending, seq, keyHash, nowMs);
+      if (source.atTail) source.cursor = seq; // L1: known.
+      return complete;
+    }
     if (this.entries.has(seq)) {
       if (source.atTail) source.cursor = seq; // A read of the store brought it before this answer.
       return complete;
@@ -491,6 +536,19 @@ export class Partition {
     };
     this.entries.set(seq, entry);
     return entry;
+  }
+
+  /** A message that was stored with its first attempt. */
+  #enterStarted(pending: PendingAppend, seq: number, keyHash: number, nowMs: number): void {
+    const entry = this.#enter(pending, seq, keyHash, nowMs);
+    if (keyHash !== 0) this.keys.begin(entry, false);
+    entry.attempts = 1;
+    entry.state = "starting";
+    if (entry.message === undefined) {
+      entry.needsPayload = true;
+      this.#loads.push(entry);
+    }
+    this.#maybePrepared(entry);
   }
 
   // Where a known message goes next.

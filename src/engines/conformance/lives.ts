@@ -133,6 +133,23 @@ const attempts: readonly Case[] = [
     run: async (bench) => interruptedBy(bench, () => bench.crash()),
   },
   {
+    name: "E9 an append that is started counts as one attempt, a duplicate of it starts nothing",
+    run: async (bench) => {
+      const once = mail({ started: true, idempotency: idempotency("a", bench.nowMs + 1000) });
+      await bench.append(mail({ started: true }), mail(), once);
+      deepStrictEqual(
+        [(await bench.pending(1)).attempts, (await bench.pending(2)).attempts],
+        [1, 0],
+      );
+      await bench.change({ seq: 3, kind: "released" });
+      await bench.append(once);
+      strictEqual((await bench.pending(3)).attempts, 0);
+      deepStrictEqual(seqsOf((await bench.takeOver()).interrupted), [1]);
+      await bench.change({ seq: 1, kind: "ack" });
+      strictEqual(await bench.message(1), null);
+    },
+  },
+  {
     name: "E9 letting go of a partition does not settle what is in flight",
     run: async (bench) => {
       await bench.append(mail());

@@ -124,7 +124,9 @@ export class Partition {
     for (const [i, append] of write.appends.entries()) {
       const { kind, seq } = appended[i]!;
       if (kind !== "stored") continue;
-      this.#pending.add(newRow(append, seq, write.nowMs));
+      const row = newRow(append, seq, write.nowMs);
+      this.#pending.add(row);
+      if (append.started === true) this.#pending.start(row);
       this.#accepted++;
       const { idempotency } = append;
       if (idempotency === undefined) continue;

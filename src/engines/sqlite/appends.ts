@@ -84,7 +84,9 @@ function applyAppend(
   part.accepted++;
   part.pending++;
   part.bytes += bytes;
-  remember(part, seq, entry(lane, bytes, body, due !== null));
+  const value = entry(lane, bytes, body, due !== null);
+  if ((flags & flag.started) === 0) remember(part, seq, value);
+  else part.started.set(seq, value);
   results.stored(seq);
 }
 

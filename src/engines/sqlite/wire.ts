@@ -98,6 +98,7 @@ export const flag = {
   due: 64,
   deadline: 128,
   idempotency: 256,
+  started: 512,
 } as const;
 
 /** Bytes of what the CRC covers before the key. */
@@ -250,6 +251,7 @@ function encodeAppend(to: ByteWriter, append: Append): number {
   }
   if (append.keyHash !== undefined) flags |= flag.keyHash;
   if (key !== undefined) flags |= flag.key;
+  if (append.started === true) flags |= flag.started;
   to.view.setUint16(flagsAt, flags, true);
   encodeContent(to, append.keyHash ?? 0, key ?? "", headers, payload);
   return bytes;
