@@ -1,6 +1,13 @@
 /** One flow of an open instance: sends, consumers, state and controls. */
 import { EventEmitter } from "node:events";
-import { parseMs, SpillwayError } from "./base/index.ts";
+import {
+  checkOptions,
+  checkPlace,
+  checkSignal,
+  parseMs,
+  refuseOption,
+  SpillwayError,
+} from "./base/index.ts";
 import type { Clock, ErrorCode, Span } from "./base/index.ts";
 import type { Delivery } from "./consumer/index.ts";
 import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
@@ -177,6 +184,8 @@ export class Flow<T = unknown> {
    *   outcome_unknown: with an idempotency key the same send is safe.
    */
   async send(value: T, options: SendOptions = {}): Promise<Receipt> {
+    checkOptions(options);
+    checkSignal(options.signal);
     const { draft, route } = await this.#draft(value, options);
     const timeoutMs = options.timeout === undefined ? undefined : msOf(options.timeout);
     return this.#receipt(
@@ -213,6 +222,9 @@ export class Flow<T = unknown> {
     optionsOf: (value: T, at: number) => MessageOptions = () => noOptions,
     waiting: { signal?: AbortSignal } = {},
   ): Promise<BatchResult[]> {
+    if (!Array.isArray(values)) refuseOption("values", typeof values, "an array");
+    checkOptions(waiting);
+    checkSignal(waiting.signal);
     const results: BatchResult[] = Array.from({ length: values.length });
     const give = (at: number, error: unknown): void => {
       results[at] = batchRefusalOf(error);
@@ -389,7 +401,7 @@ export class Flow<T = unknown> {
    * @throws {SpillwayError} not_found
    */
   async why(id: string): Promise<Reason> {
-    const parsed = parseId(id);
+    const parsed = typeof id === "string" ? parseId(id) : undefined;
     if (parsed?.flow === this.name) {
       const reason = await this.#parts.queue.why(parsed.partition, parsed.seq);
       if (reason !== undefined) return reason;
@@ -401,6 +413,7 @@ export class Flow<T = unknown> {
 
   /** Nothing is handed out any more; messages are still taken in. @param partition Absent: the flow. */
   async pause(partition?: number): Promise<void> {
+    this.#checkPartition(partition);
     this.#parts.queue.pause(partition);
     const { pausedPartitions } = this.#controls;
     await this.#control(
@@ -411,6 +424,7 @@ export class Flow<T = unknown> {
   }
 
   async resume(partition?: number): Promise<void> {
+    this.#checkPartition(partition);
     this.#parts.queue.resume(partition);
     const { pausedPartitions } = this.#controls;
     await this.#control(
@@ -425,6 +439,7 @@ export class Flow<T = unknown> {
    * @param partition Absent: the flow. Of one partition: messages without key go to the others.
    */
   async closeIntake(partition?: number): Promise<void> {
+    this.#checkPartition(partition);
     this.#parts.queue.setIntake(true, partition);
     const { closedPartitions } = this.#controls;
     await this.#control(
@@ -435,6 +450,7 @@ export class Flow<T = unknown> {
   }
 
   async openIntake(partition?: number): Promise<void> {
+    this.#checkPartition(partition);
     this.#parts.queue.setIntake(false, partition);
     const { closedPartitions } = this.#controls;
     await this.#control(
@@ -448,6 +464,8 @@ export class Flow<T = unknown> {
   async drain(
     options: { partition?: number; signal?: AbortSignal; pollMs?: number } = {},
   ): Promise<void> {
+    checkOptions(options);
+    checkSignal(options.signal);
     const { partition, pollMs = 20, signal } = options;
     await this.closeIntake(partition);
     const { machine } = this.#parts.queue;
@@ -459,6 +477,10 @@ export class Flow<T = unknown> {
       if (isAborted(signal)) throw new SpillwayError("aborted", {}, { cause: signal?.reason });
       await new Promise<void>((resolve) => this.#parts.clock.after(pollMs, resolve));
     }
+  }
+
+  #checkPartition(partition: unknown): void {
+    checkPlace("partition", partition, this.#contract.partitions);
   }
 
   async #control(change: Partial<Controls>): Promise<void> {
@@ -511,8 +533,10 @@ export class Flow<T = unknown> {
    * Brings dead letters back under their ids, with no attempts, as the buffer has room.
    * @param options.ids Only these; all by default. @returns How many.
    */
-  redrive(options: { ids?: readonly string[]; max?: number } = {}): Promise<number> {
+  async redrive(options: { ids?: readonly string[]; max?: number } = {}): Promise<number> {
+    checkOptions(options);
     const { ids, max = Infinity } = options;
+    if (typeof max !== "number" || !(max >= 0)) refuseOption("max", max, "a number, 0 or more");
     return this.#parts.queue.redrive({
       max,
       ...(ids === undefined ? {} : { seqs: this.#seqs(ids) }),
@@ -521,16 +545,20 @@ export class Flow<T = unknown> {
 
   /** Discards dead letters for good, with a reason that stays listed. */
   purge(ids: readonly string[], reason: string): void {
+    if (typeof reason !== "string") refuseOption("reason", typeof reason, "text");
     for (const [partition, seqs] of this.#seqs(ids)) {
       this.#parts.queue.purge(partition, seqs, reason);
     }
   }
 
   #seqs(ids: readonly string[]): Map<number, number[]> {
+    if (!Array.isArray(ids)) refuseOption("ids", typeof ids, "an array of ids");
     const seqs = new Map<number, number[]>();
     for (const id of ids) {
-      const parsed = parseId(id);
-      if (parsed?.flow !== this.name) throw new SpillwayError("not_found", { id, flow: this.name });
+      const parsed = typeof id === "string" ? parseId(id) : undefined;
+      if (parsed?.flow !== this.name || parsed.partition >= this.#contract.partitions) {
+        throw new SpillwayError("not_found", { id, flow: this.name });
+      }
       const list = seqs.get(parsed.partition) ?? [];
       list.push(parsed.seq);
       seqs.set(parsed.partition, list);

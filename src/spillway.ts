@@ -8,7 +8,7 @@
  */
 import { randomInt } from "node:crypto";
 import { hostname } from "node:os";
-import { SpillwayError } from "./base/index.ts";
+import { checkOptions, SpillwayError } from "./base/index.ts";
 import type { Clock } from "./base/index.ts";
 import { TargetDriver } from "./consumer/index.ts";
 import type { SavedBreaker } from "./control/index.ts";
@@ -198,6 +198,7 @@ export class Spillway implements AsyncDisposable {
     if (this.#closing !== undefined) throw new SpillwayError("closed", { flow: name });
     const known = this.#flows.get(name);
     if (known !== undefined) return known.flow;
+    checkOptions(options);
     const { schema, ...rest } = options;
     const contract = parseContract(name, rest);
     const saved = this.#saved.get(name);

@@ -120,5 +120,10 @@ function describe(code: ErrorCode, details: ErrorDetails): string {
 }
 
 function show(value: unknown): string {
-  return typeof value === "string" ? value : (JSON.stringify(value) ?? String(value));
+  if (typeof value === "string") return value;
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    return typeof value; // A BigInt, a cycle: what callers give may be anything.
+  }
 }

@@ -1,6 +1,6 @@
 /** What users send becomes a draft: bytes, hashes, route. The rest of the house never parses a payload. */
 import { hash } from "node:crypto";
-import { hash53, SpillwayError } from "../base/index.ts";
+import { checkOptions, hash53, refuseOption, SpillwayError } from "../base/index.ts";
 import type { Span } from "../base/index.ts";
 import { parseMs } from "../base/index.ts";
 import type { MessageClass } from "../flow/index.ts";
@@ -57,6 +57,7 @@ export function draftOf(
   options: MessageOptions,
   ordered: boolean,
 ): { draft: Draft; route: Route } {
+  checkOptions(options);
   const { key, group, idempotencyKey, cost } = options;
   checkText("key", key);
   checkText("group", group);
@@ -69,8 +70,7 @@ export function draftOf(
     const allowed = "critical, normal or bulk";
     throw new SpillwayError("option_invalid", { option: "class", found: messageClass, allowed });
   }
-  const headers =
-    options.headers === undefined ? none : encoder.encode(JSON.stringify(options.headers));
+  const headers = options.headers === undefined ? none : headersOf(options.headers);
   const draft: { -readonly [Field in keyof Draft]: Draft[Field] } = {
     class: messageClass,
     headers,
@@ -98,6 +98,14 @@ export function draftOf(
     route.hash ??= id.readUInt32LE(0) * 2 ** 20 + (id.readUInt32LE(4) & 0xfffff) + 1;
   }
   return { draft, route };
+}
+
+function headersOf(headers: Readonly<Record<string, string>>): Uint8Array {
+  const isPlain = typeof headers === "object" && headers !== null && !Array.isArray(headers);
+  if (!isPlain || !Object.values(headers).every((value) => typeof value === "string")) {
+    refuseOption("headers", typeof headers, "an object of texts");
+  }
+  return encoder.encode(JSON.stringify(headers));
 }
 
 function checkText(option: string, text: string | undefined): void {
