@@ -294,6 +294,7 @@ export class Partition {
         if (!isFirst) continue;
       }
       if (append.dueAtMs !== undefined || append.deadlineAtMs !== undefined) continue;
+      if (append.group !== undefined && this.#groupsUnread > 0) continue;
       const rank = messageClasses.indexOf(append.class) as 0 | 1 | 2;
       if (!this.sources.of(rank, append.group ?? "").atTail) continue;
       append.started = true;
@@ -468,7 +469,14 @@ export class Partition {
     const source = this.sources.of(rank, append.group ?? "");
     if (source.reading) source.missed = true;
     if (append.started === true) {
-      this.#enterStarted(pending, seq, keyHash, nowMs);
+      const known = this.entries.get(seq);
+      if (known === undefined) this.#enterStarted(pending, seq, keyHash, nowMs);
+      else {
+        // A read that began after the append brought it, with this attempt: it starts as others do.
+        this.#host.starting(-1);
+        known.attempts--;
+        known.isRetry = false;
+      }
       if (source.atTail) source.cursor = seq; // L1: known.
       return complete;
     }
