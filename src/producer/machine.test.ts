@@ -170,7 +170,7 @@ class World {
   }
 
   grant(): void {
-    const room = { messages: this.room, bytes: 1000 };
+    const room = { messages: this.room, bytes: 3 * this.room };
     for (const { senderId, ...grant } of issuer.issue(this.issuer, this.nowMs, room, true)) {
       const partition = Number(senderId);
       this.#heard[partition] = rankOf(this.lowest);

@@ -225,6 +225,31 @@ test("G3 what may have been stored when its partition stopped keeps its place in
   expect(flow.stores[1]!.audit().counters.pending).toBe(4);
 });
 
+test("what starts with its append is in the books once, though a group of it is being read", () => {
+  const flow = world({ order: "none" }, 10);
+  store(flow, {}, { group: "a" });
+  flow.begin();
+  for (let round = 0; round < 8; round++) {
+    flow.turn();
+    for (const read of flow.reads.slice()) {
+      while (read.effect.kind !== "groups" && flow.reads.includes(read)) flow.advance(read);
+    }
+    for (const write of flow.writes.slice()) flow.answer(write);
+    flow.grant("c0");
+  }
+  expect(flow.readsOf("groups")).toHaveLength(1);
+  flow.send("p0", 0, { group: "a" });
+  flow.turn();
+  for (const write of flow.writes) flow.apply(write);
+  while (flow.reads.length > 0) flow.advance(flow.reads[0]!);
+  flow.pump(8);
+  flow.check();
+  expect(out(flow)).toEqual([1, 2, 3]);
+  for (const run of flow.runs) flow.settle(run, { kind: "ack" });
+  flow.pump();
+  expect(flow.machine.isIdle, "nothing is being started any more").toBe(true);
+});
+
 test("P1 one write at a time; what comes meanwhile is merged into the next", () => {
   const flow = world({ order: "none" });
   flow.send("p0", 0, {});
@@ -463,6 +488,22 @@ test("an owner that closes takes back every attempt that no handler has", () => 
     flow.turn();
     flow.settleStore();
   }
+  expect(flow.machine.isIdle).toBe(true);
+  expect(flow.stores[0]!.claim("next").interrupted).toEqual([]);
+});
+
+test("an owner that closes takes back what was being started", () => {
+  const flow = world();
+  store(flow, {});
+  flow.pump();
+  flow.settle(runOf(flow, 1), { kind: "ack" });
+  flow.send("p0", 0, {});
+  flow.turn();
+  expect(flow.writes[0]!.write.appends).toMatchObject([{ started: true }]);
+  flow.machine.close();
+  flow.settleStore();
+  flow.turn();
+  flow.settleStore();
   expect(flow.machine.isIdle).toBe(true);
   expect(flow.stores[0]!.claim("next").interrupted).toEqual([]);
 });

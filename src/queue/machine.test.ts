@@ -113,7 +113,7 @@ test.each([
         }
         world.drainAll();
       }),
-      { numRuns: 120 },
+      { numRuns: 80 },
     );
   },
 );
