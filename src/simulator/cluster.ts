@@ -196,11 +196,11 @@ export class Cluster {
     this.#world.sometimes(`operator: ${kind}`);
     switch (kind) {
       case "pause":
-        later(({ main }) => main.resume());
-        return this.#call(() => main.pause());
+        later((now) => now.resume());
+        return this.#call(() => process.pause());
       case "pausePartition":
-        later(({ main }) => main.resume(partition));
-        return this.#call(() => main.pause(partition));
+        later((now) => now.resume(partition));
+        return this.#call(() => process.pause(partition));
       case "closeIntake":
         later(({ main }) => main.openIntake());
         return this.#call(() => main.closeIntake());
@@ -256,10 +256,13 @@ export class Cluster {
     }
   }
 
-  async #undo({ main }: Process): Promise<void> {
+  async #undo(process: Process): Promise<void> {
+    const { main } = process;
     main.change({ buffer: this.#limit });
-    await this.#call(() => main.resume());
-    for (let at = 0; at < main.contract.partitions; at++) await this.#call(() => main.resume(at));
+    await this.#call(() => process.resume());
+    for (let at = 0; at < main.contract.partitions; at++) {
+      await this.#call(() => process.resume(at));
+    }
     await this.#call(() => main.openIntake());
   }
 }

@@ -5,3 +5,5 @@ export { drawPlan } from "./plan.ts";
 export type { Fault, Less, Plan } from "./plan.ts";
 export { hashOf, run } from "./run.ts";
 export type { RunResult } from "./run.ts";
+export { codeOf, commandOf, shrink } from "./shrink.ts";
+export type { Shrunk } from "./shrink.ts";

@@ -24,6 +24,8 @@ export class Process {
   readonly #world: World;
   readonly #spillway: Spillway;
   readonly #consumers: readonly Consumer[];
+  /** What operators paused here: "main" or "main/2". */
+  readonly #paused: Set<string>;
   isClosing: boolean = false;
   /** Every partition is claimed. */
   isOpen: boolean = false;
@@ -34,6 +36,7 @@ export class Process {
     clock: LifeClock,
     offsetMs: number,
     spillway: Spillway,
+    paused: Set<string>,
     onStopped: (process: Process) => void,
   ) {
     this.#world = world;
@@ -41,6 +44,7 @@ export class Process {
     this.clock = clock;
     this.offsetMs = offsetMs;
     this.#spillway = spillway;
+    this.#paused = paused;
     this.sends = new Sends(world, life);
     const { contract } = world.plan;
     this.main = spillway.flow<Work>(mainName, contract);
@@ -66,11 +70,16 @@ export class Process {
     onStopped: (process: Process) => void,
   ): Promise<Process> {
     const clock = new LifeClock(life, world.time, offsetMs, world.plan.clockRate);
+    const paused = new Set<string>();
+    const links = layLinks(world, life, clock, {
+      deadlineOf: (id) => store.deadlineOf(id),
+      isPaused: (flow, partition) => paused.has(flow) || paused.has(`${flow}/${partition}`),
+    });
     const spillway = await openSpillway(
       { engine: store.connect(life), drainMaxMs },
-      { clock, seed: world.plan.seed, links: layLinks(world, life, clock) },
+      { clock, seed: world.plan.seed, links },
     );
-    return new Process(world, life, clock, offsetMs, spillway, onStopped);
+    return new Process(world, life, clock, offsetMs, spillway, paused, onStopped);
   }
 
   #watch(flow: Flow<Work>, onStopped: () => void): void {
@@ -95,6 +104,17 @@ export class Process {
 
   get openAsks(): number {
     return this.#consumers.reduce((sum, consumer) => sum + consumer.openAsks, 0);
+  }
+
+  pause(partition?: number): Promise<void> {
+    const pausing = this.main.pause(partition);
+    this.#paused.add(partition === undefined ? mainName : `${mainName}/${partition}`);
+    return pausing;
+  }
+
+  resume(partition?: number): Promise<void> {
+    this.#paused.delete(partition === undefined ? mainName : `${mainName}/${partition}`);
+    return this.main.resume(partition);
   }
 
   /** Every invariant of every machine. */

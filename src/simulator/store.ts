@@ -41,6 +41,7 @@ export class Store {
   /** By flow: the sends of the messages that were stored. */
   readonly #ops = new Map<string, Set<string>>();
   readonly #lastWrites = new Map<string, string>();
+  readonly #deadlines = new Map<string, number>();
   readonly #fences = new Map<string, number>();
   readonly #counters = new Map<string, Counters>();
   readonly #leases = new Map<string, { readonly life: Life; readonly untilMs: number }>();
@@ -81,6 +82,10 @@ export class Store {
     return [...this.#states]
       .filter(([id, state]) => state === "pending" && id.startsWith(`${flow}/`))
       .map(([id]) => id);
+  }
+
+  deadlineOf(id: string): number {
+    return this.#deadlines.get(id) ?? Infinity;
   }
 
   /** The sends of a flow that were stored. */
@@ -299,7 +304,9 @@ export class Store {
     for (const [at, { kind, seq }] of result.appended.entries()) {
       if (kind === "stored") {
         this.#states.set(`${name}/${seq}`, "pending");
-        this.#noteOp(write.claim.ref.flow, write.appends[at]!.headers);
+        const { headers, deadlineAtMs } = write.appends[at]!;
+        this.#noteOp(write.claim.ref.flow, headers);
+        if (deadlineAtMs !== undefined) this.#deadlines.set(`${name}/${seq}`, deadlineAtMs);
       } else
         this.#world.sometimes(kind === "duplicate" ? "a duplicate" : "an idempotency conflict");
     }

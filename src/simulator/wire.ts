@@ -21,8 +21,15 @@ type Frame = ConsumerFrame | ProducerFrame | ToConsumerFrame | ToProducerFrame;
 const loose: ReadonlySet<Frame["kind"]> = new Set(["grant", "beat", "credit", "want"]);
 const beatGapMs = 20;
 
-export function layLinks(world: World, life: Life, clock: LifeClock): Links {
-  const told = new Told(world, life, clock);
+/** What those who watch the links know of the rest. */
+export interface House {
+  /** On the wall, as it is stored; Infinity: none. */
+  deadlineOf(id: string): number;
+  isPaused(flow: string, partition: number): boolean;
+}
+
+export function layLinks(world: World, life: Life, clock: LifeClock, house: House): Links {
+  const told = new Told(world, life, clock, house);
   const draw = world.draw(`wire ${life.name}`);
   const pair = <A extends Frame, B extends Frame>(
     flow: string,
@@ -91,8 +98,10 @@ class Told {
   readonly #world: World;
   readonly #life: Life;
   readonly #clock: LifeClock;
+  readonly #house: House;
 
-  constructor(world: World, life: Life, clock: LifeClock) {
+  constructor(world: World, life: Life, clock: LifeClock, house: House) {
+    this.#house = house;
     this.#world = world;
     this.#life = life;
     this.#clock = clock;
@@ -107,12 +116,16 @@ class Told {
     return link;
   }
 
-  /** What is handed out can still be done in time; on its way it may be late. */
-  #checkDeadlines(messages: readonly Delivered[], flow: string): void {
-    for (const { partition, seq, deadlineAtMs = Infinity } of messages) {
-      if (deadlineAtMs >= this.#clock.now() - 1) continue;
-      const text = `${flow}/${partition}/${seq} is handed out after its deadline`;
-      this.#world.broke("G11.expired", text);
+  /** What is handed out can still be done in time, and its partition is not paused. */
+  #checkHandedOut(messages: readonly Delivered[], flow: string): void {
+    for (const { partition, seq } of messages) {
+      const id = `${flow}/${partition}/${seq}`;
+      if (this.#house.deadlineOf(id) < this.#clock.now() - 1) {
+        this.#world.broke("G11.expired", `${id} is handed out after its deadline`);
+      }
+      if (this.#house.isPaused(flow, partition)) {
+        this.#world.broke("G7.paused", `${id} is handed out though its partition is paused`);
+      }
     }
   }
 
@@ -132,7 +145,7 @@ class Told {
         leaseMs,
       });
     } else if (frame.kind === "send" || frame.kind === "deliver") {
-      if (frame.kind === "deliver") this.#checkDeadlines(frame.messages, flow);
+      if (frame.kind === "deliver") this.#checkHandedOut(frame.messages, flow);
       const part = frame.kind === "send" ? `/${frame.partition}` : "";
       this.#world.record({
         kind: "spend",

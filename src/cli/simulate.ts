@@ -1,0 +1,151 @@
+/** `spillway simulate`: whole runs of what is shipped, on virtual time, under faults, judged. */
+import { writeFileSync } from "node:fs";
+import type { Command } from "commander";
+import { SpillwayError } from "../base/index.ts";
+import { commandOf, drawPlan, hashOf, run, shrink } from "../simulator/index.ts";
+import type { HistoryEvent, Less, RunResult } from "../simulator/index.ts";
+import { exitCodes } from "./exit-codes.ts";
+import { count, plural } from "./format.ts";
+
+interface Flags {
+  readonly seed?: string;
+  readonly from?: string;
+  readonly runs?: string;
+  readonly without?: string;
+  readonly sends?: string;
+  readonly history?: string;
+  readonly shrink?: boolean;
+  readonly json?: true;
+}
+
+export interface SimulateOptions {
+  /** Seeds from this one on. */
+  readonly from: number;
+  readonly runs: number;
+  readonly less: Less;
+  /** A file for the history of the last run. */
+  readonly history?: string;
+  readonly shrinks: boolean;
+  readonly isJson: boolean;
+}
+
+const runsDefault = 200;
+const shownMax = 8;
+
+export function addSimulate(program: Command): void {
+  program
+    .command("simulate")
+    .description("run seeded faults against the whole of it on virtual time, and judge each run")
+    .option("--seed <number>", "play this seed alone")
+    .option("--from <number>", "first seed of many", "1")
+    .option("--runs <number>", "how many seeds", String(runsDefault))
+    .option("--without <parts>", "leave out parts of the seed, as a failure printed them")
+    .option("--sends <number>", "at most so many sends of each producer")
+    .option("--history <file>", "write the history of the last run, for check-history")
+    .option("--no-shrink", "do not look for a smaller run of a seed that failed")
+    .option("--json", "print one JSON object")
+    .action(async (flags: Flags) => {
+      process.exitCode = await simulate(parseFlags(flags), (line) => {
+        process.stdout.write(`${line}\n`);
+      });
+    });
+}
+
+function parseFlags(flags: Flags): SimulateOptions {
+  const seed = wholeOf("--seed", flags.seed, 0);
+  const sends = wholeOf("--sends", flags.sends, 1);
+  const without = flags.without?.split(",").filter((part) => part !== "") ?? [];
+  return {
+    from: seed ?? wholeOf("--from", flags.from, 0) ?? 1,
+    runs: seed === undefined ? (wholeOf("--runs", flags.runs, 1) ?? runsDefault) : 1,
+    less: { without, ...(sends === undefined ? {} : { sends }) },
+    ...(flags.history === undefined ? {} : { history: flags.history }),
+    shrinks: flags.shrink !== false,
+    isJson: flags.json === true,
+  };
+}
+
+function wholeOf(option: string, text: string | undefined, least: number): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= least) return value;
+  throw new SpillwayError("option_invalid", {
+    option,
+    found: text,
+    allowed: `a whole number from ${least}`,
+  });
+}
+
+/**
+ * Plays seeds until one is broken, and shrinks that one.
+ * @param print Takes a line for people, or the JSON object.
+ * @returns The exit code: 0 when every run held.
+ */
+export async function simulate(
+  options: SimulateOptions,
+  print: (line: string) => void,
+): Promise<number> {
+  const marks = new Map<string, number>();
+  let [played, inconclusive, simulatedMs, events] = [0, 0, 0, 0];
+  let last: RunResult | undefined;
+  for (let at = 0; at < options.runs; at++) {
+    last = await run(drawPlan(options.from + at, options.less));
+    played++;
+    simulatedMs += last.simulatedMs;
+    events += last.history.length;
+    if (last.isInconclusive) inconclusive++;
+    for (const name of last.marks.keys()) marks.set(name, (marks.get(name) ?? 0) + 1);
+    if (last.broken.length > 0) break;
+  }
+  const seed = last!.seed;
+  const isBroken = last!.broken.length > 0;
+  const isWhole = (options.less.without ?? []).length === 0;
+  const shrunk = isBroken && options.shrinks && isWhole ? await shrink(seed, last!) : undefined;
+  const shown = shrunk?.result ?? last!;
+  if (options.history !== undefined) writeFileSync(options.history, linesOf(shown.history));
+  const again = commandOf(seed, options.less);
+  const smaller = shrunk === undefined ? undefined : commandOf(seed, shrunk.less);
+  if (options.isJson) {
+    const { broken, history } = shown;
+    print(
+      JSON.stringify({
+        ok: !isBroken,
+        runs: played,
+        inconclusive,
+        simulatedMs,
+        events,
+        marks: Object.fromEntries(marks),
+        ...(options.runs === 1 ? { hash: hashOf(history) } : {}),
+        ...(isBroken ? { seed, broken, again, smaller } : {}),
+      }),
+    );
+  } else if (isBroken) {
+    print(`Seed ${seed} is broken:`);
+    for (const line of shown.broken.slice(0, shownMax)) print(`  ${line}`);
+    print(`Again:   ${again}`);
+    if (smaller !== undefined) {
+      print(`Smaller: ${smaller}`);
+      print(
+        `         ${plural(shown.history.length, "event")} instead of ${count(last!.history.length)}`,
+      );
+    }
+  } else {
+    print(
+      `${plural(played, "run")} held: ${plural(events, "event")} in ` +
+        `${count(simulatedMs / 1000)} s of virtual time.`,
+    );
+    if (inconclusive > 0)
+      print(`${plural(inconclusive, "run")} proved nothing: too many unknown outcomes.`);
+    if (options.runs === 1) print(`History ${hashOf(shown.history)}`);
+    else for (const [name, runs] of rarest(marks)) print(`  ${String(runs).padStart(6)}  ${name}`);
+  }
+  return isBroken ? exitCodes.failed : exitCodes.ok;
+}
+
+function linesOf(history: readonly HistoryEvent[]): string {
+  return history.map((event) => `${JSON.stringify(event)}\n`).join("");
+}
+
+function rarest(marks: ReadonlyMap<string, number>): [string, number][] {
+  return [...marks].toSorted((a, b) => a[1] - b[1]);
+}
