@@ -340,3 +340,19 @@ test("demand-driven: a puller gets as many as it asks for, and no more", () => {
   settleDown(world);
   expect(world.runs).toHaveLength(3);
 });
+
+test("credit that a queue does not want any more is another's at once", () => {
+  const world = new World({ window: fixed(6) }, 2);
+  const [first, second] = world.queues as [Queue, Queue];
+  const want = (queue: Queue, count: number): void => {
+    const beat = spender.heartbeat(queue.spender, world.nowMs, count, 0);
+    world.machine.frame(queue.id, { kind: "want", beat }, world.nowMs);
+    world.turn();
+  };
+  want(first, 6);
+  expect(world.credit(first)).toBe(6);
+  want(first, 0);
+  expect(world.credit(first)).toBe(0);
+  want(second, 6);
+  expect(world.credit(second)).toBe(6);
+});
