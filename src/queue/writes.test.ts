@@ -25,12 +25,13 @@ class Pipeline {
   readonly flows: Flow[];
   readonly writes: Writes;
 
-  constructor() {
+  /** @param isReversed The flow that is sent to has its writes put together first. */
+  constructor(isReversed = false) {
     const write = (writes: readonly PartitionWrite[]): Promise<WriteResult[]> =>
       new Promise((resolve, reject) => this.batches.push({ writes, resolve, reject }));
     this.writes = new Writes({ write } as unknown as Engine);
     this.flows = ["first", "second"].map((name) => new Flow(name));
-    for (const flow of this.flows) this.writes.add(flow);
+    for (const flow of isReversed ? this.flows.toReversed() : this.flows) this.writes.add(flow);
   }
 
   turn(): void {
@@ -191,8 +192,8 @@ class Flow implements Writer {
 }
 
 /** With so many deliveries of the first flow out, on each of its partitions. */
-async function pipeline(count: number): Promise<Pipeline> {
-  const all = new Pipeline();
+async function pipeline(count: number, isReversed = false): Promise<Pipeline> {
+  const all = new Pipeline(isReversed);
   for (let at = 0; at < count; at++) {
     for (let partition = 0; partition < partitions; partition++) {
       all.flows[0]!.send(partition);
@@ -242,7 +243,7 @@ test("G11 halves whose partitions are busy in turn get their turn", async () => 
 
 test("a refused joint write ends both halves: the delivery goes back, the message is answered", async () => {
   for (const to of [0, 1]) {
-    const all = await pipeline(1);
+    const all = await pipeline(1, to === 1);
     const [first, second] = all.flows as [Flow, Flow];
     all.forward(1, 0, to);
     all.turn();
