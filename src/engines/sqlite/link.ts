@@ -7,7 +7,7 @@
  * L2  Calls are done in the order in which they were made.
  */
 import { Worker } from "node:worker_threads";
-import { SpillwayError } from "../../base/index.ts";
+import { Deque, SpillwayError } from "../../base/index.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { readResult } from "./results.ts";
 import { readMessage } from "./rows.ts";
@@ -18,7 +18,11 @@ import type { Op } from "./wire.ts";
 /** Two: the thread has the next message at hand when it is done with one. */
 const onTheirWayMax = 2;
 /** A message is closed at this size: one transaction must not grow with the queue before it. */
-const messageBytes = 4 * 1024 ** 2;
+const messageBytesMax = 4 * 1024 ** 2;
+/** Less than this is not worth a commit of its own. */
+const messageBytesMin = 32 * 1024;
+/** How fast the size of what is under way is forgotten, at each message. */
+const peakFade = 0.95;
 const bufferBytesMin = 16_384;
 /** Rows of a page die young; V8's default would keep 48 MiB of them around (E11). */
 const youngMebibytes = 8;
@@ -41,6 +45,10 @@ export class Link {
   #current: ByteWriter = new ByteWriter(bufferBytesMin);
   #sizeHint = bufferBytesMin;
   #onTheirWay = 0;
+  /** Sizes of the messages on their way, oldest first, and what they and those behind them sum up to. */
+  readonly #sizes = new Deque<number>();
+  #bytes = 0;
+  #peakBytes = 0;
   #nextId = 0;
   #scheduled = false;
   #closing = false;
@@ -90,7 +98,7 @@ export class Link {
     }
     to.view.setUint32(start + 5, to.at - start - 9, true);
     this.#nextId = (id + 1) >>> 0;
-    if (to.at >= messageBytes) this.#close(to);
+    if (to.at >= this.#messageBytes) this.#close(to);
     if (!this.#scheduled) this.#schedule();
     return new Promise((resolve, reject) => {
       this.#calls.set(id, { kind, elements, resolve, reject });
@@ -120,7 +128,17 @@ export class Link {
     });
   }
 
+  /**
+   * Half of what is under way at most times: then the one thread writes one half while the other
+   * thread answers and refills the other. On a slow disk more is under way, and messages grow.
+   */
+  get #messageBytes(): number {
+    return Math.min(messageBytesMax, Math.max(messageBytesMin, this.#peakBytes / 2));
+  }
+
   #close(writer: ByteWriter): void {
+    this.#bytes += writer.at;
+    this.#peakBytes = Math.max(peakFade * this.#peakBytes, this.#bytes);
     this.#full.push(writer);
     this.#sizeHint = Math.max(bufferBytesMin, Math.ceil(writer.at * 1.25));
     this.#current = new ByteWriter(this.#sizeHint);
@@ -134,6 +152,7 @@ export class Link {
       }
       const { bytes, at } = this.#full.shift()!;
       this.#onTheirWay++;
+      this.#sizes.pushBack(at);
       this.#post({ kind: "requests", buffer: bytes.buffer, length: at }, bytes.buffer);
     }
   }
@@ -165,6 +184,7 @@ export class Link {
   #take(from: ByteReader): void {
     if (from.u8() === 1) {
       this.#onTheirWay--;
+      this.#bytes -= this.#sizes.popFront() ?? 0;
       if (!this.#scheduled) this.#schedule(); // What these replies bring about travels with it.
     }
     while (from.at < from.bytes.length) {
