@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
+import { addSimulate } from "./simulate.ts";
 import { addDemo } from "./demo/command.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { packageVersion } from "./package-root.ts";
@@ -21,6 +22,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .exitOverride();
   addDemo(program);
   addAudit(program);
+  addSimulate(program);
   try {
     await program.parseAsync(argv);
     return Number(process.exitCode ?? exitCodes.ok);
