@@ -80,9 +80,9 @@ test("pain 6: every change of a message's state is one event, no more and no les
     "redriven",
   ] as const;
   for (const name of names) {
-    flow.on(name, ((event: { id: string }) => {
-      told.push(`${name} ${event.id.slice("orders/".length)}`);
-    }) as (...args: FlowEvents[typeof name]) => void);
+    flow.on(name, ({ id }: FlowEvents[typeof name][0]) => {
+      told.push(`${name} ${id.slice("orders/".length)}`);
+    });
   }
   flow.consume(async (n, delivery) => {
     if (n % 7 === 1) throw new Error("always");
@@ -359,7 +359,7 @@ test("pain 20: every limit of the contract can be changed while the flow runs", 
     { lease: "1m" },
   ] as const;
   for (const [n, patch] of patches.entries()) {
-    const contract = flow.change(patch as never);
+    const contract = flow.change(patch);
     expect(flow.contract).toBe(contract);
     await world.clock.run(flow.send(n));
   }
