@@ -27,7 +27,7 @@ test("pain 19: a million settles in any order, and not one place of the window i
   machine.setDemand("q", Infinity, 0);
   const credit = spender.init();
   const running: Run[] = [];
-  let [nowMs, seq, settled, most] = [0, 0, 0, 0];
+  let [nowMs, seq, settled, most, idle] = [0, 0, 0, 0, 0];
   while (settled < 1_000_000) {
     nowMs += draw();
     const messages: Delivered[] = [];
@@ -45,6 +45,8 @@ test("pain 19: a million settles in any order, and not one place of the window i
       spender.granted(credit, nowMs, effect.frame.grant);
     }
     most = Math.max(most, running.length);
+    idle = running.length === 0 ? idle + 1 : 0;
+    if (idle > 10_000) throw new Error(`no place is left after ${settled} settles`);
     for (let ends = Math.ceil(draw() * running.length); ends > 0; ends--) {
       const at = Math.floor(draw() * running.length);
       const run = running[at]!;
