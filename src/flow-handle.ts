@@ -381,7 +381,7 @@ export class Flow<T = unknown> {
       writes.dropJoint(joint);
       throw error;
     } finally {
-      writes.endJoint();
+      writes.endJoint(joint);
     }
   }
 

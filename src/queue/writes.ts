@@ -40,6 +40,8 @@ export class Writes {
   readonly #writers = new Set<Writer>();
   /** Joint writes on their way, by each of their parts. */
   readonly #batches = new WeakMap<PartitionWrite, Batch>();
+  /** Given up; a half may still be on a link. */
+  readonly #dropped = new Set<number>();
   #joints = 0;
 
   constructor(engine: Engine) {
@@ -60,14 +62,16 @@ export class Writes {
     return ++this.#token;
   }
 
-  endJoint(): void {
+  endJoint(joint: number): void {
     this.#joints--;
+    this.#dropped.delete(joint);
   }
 
   #token = 0;
 
   /** The other half will not come. */
   dropJoint(joint: number): void {
+    this.#dropped.add(joint);
     for (const writer of this.#writers) {
       writer.machine.dropJoint(joint);
       writer.schedule();
@@ -82,6 +86,7 @@ export class Writes {
     const all = new Map<number, number>();
     const free = new Map<number, number>();
     for (const { machine } of this.#writers) machine.joints(all, free);
+    for (const joint of this.#dropped) if (all.has(joint)) this.dropJoint(joint);
     const isWhole = (token: number): boolean => free.get(token) === 2;
     const isSoon = (token: number): boolean => all.get(token) === 2 && !isWhole(token);
     const parts: Part[] = [];
