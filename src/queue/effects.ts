@@ -93,3 +93,28 @@ export type QueueFact =
       readonly crashes: number;
     }
   | { readonly kind: "stopped"; readonly partition: number; readonly code: string };
+
+/** What a durable change tells; `undefined`: nothing that concerns anybody else. */
+export function factOf(change: Change, partition: number, attempt: number): QueueFact | undefined {
+  const { seq } = change;
+  switch (change.kind) {
+    case "started":
+      return undefined;
+    case "released":
+      return { kind: "released", partition, seq };
+    case "retry": {
+      const { dueAtMs, error } = change;
+      return { kind: "retrying", partition, seq, attempt, dueAtMs, error };
+    }
+    case "ack":
+      return { kind: "acked", partition, seq, attempt };
+    case "dead":
+      return { kind: "dead", partition, seq, attempt, reason: change.reason };
+    case "discard":
+      return { kind: "discarded", partition, seq, reason: change.reason };
+    case "redrive":
+      return { kind: "redriven", partition, seq };
+    default:
+      return change satisfies never;
+  }
+}

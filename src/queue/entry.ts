@@ -50,6 +50,8 @@ export interface Entry {
   needsCommit: boolean;
   needsPayload: boolean;
   leaseAtMs: number;
+  /** How often it was given back untried, since it is in memory: a loop of that is slowed down. */
+  releases: number;
   /** A retry takes its token of the budget when it becomes ready. */
   isRetry: boolean;
 }
@@ -79,6 +81,7 @@ export function entryOf(
     needsCommit: false,
     needsPayload: false,
     leaseAtMs: 0,
+    releases: 0,
     isRetry: descriptor.attempts > 0,
   };
 }

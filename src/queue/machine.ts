@@ -15,28 +15,30 @@
  * M4  A retry takes a token of the flow's retry budget (R1).
  */
 import { catalogue } from "../base/index.ts";
-import { budget, drain, recovery, retry } from "../control/index.ts";
+import { budget, drain, recovery } from "../control/index.ts";
 import type { Drain } from "../control/index.ts";
-import type { Append, Claim, Descriptor, StoredMessage, WriteResult } from "../engines/engine.ts";
+import type { Claim, Descriptor, StoredMessage, WriteResult } from "../engines/engine.ts";
 import type { Contract } from "../flow/index.ts";
-import { formatId } from "../flow/index.ts";
 import type {
   ConsumerFrame,
   Draft,
-  FrameVerdict,
   ProducerFrame,
   RefusalCode,
   SendResult,
   Settlement,
 } from "../protocol/index.ts";
+import { appendOf } from "./appends.ts";
+import { Attempts } from "./attempts.ts";
 import { Delivery } from "./delivery.ts";
 import { Dispatch } from "./dispatch.ts";
+import { factOf } from "./effects.ts";
 import type { QueueEffect, QueueFact, QueueWrite } from "./effects.ts";
 import type { Entry } from "./entry.ts";
 import { Intake } from "./intake.ts";
 import type { Stored } from "./intake.ts";
 import { Partition } from "./partition.ts";
-import type { Confirm, PendingAppend, PendingChange, RedrivenLetter } from "./partition.ts";
+import type { PendingAppend, PendingChange } from "./outgoing.ts";
+import type { RedrivenLetter } from "./partition.ts";
 import type { Source } from "./sources.ts";
 import { viewOf } from "./view.ts";
 import type { QueueView } from "./view.ts";
@@ -46,22 +48,19 @@ import type { Reason } from "./why.ts";
 
 /** Payloads kept in memory between append and dispatch; the store has them all. */
 const cacheBytesMax = 32 * 1024 * 1024;
-const crashesMax = 3;
 /** After a store that took nothing. */
 const comeBackMs = 1000;
 const dueLimit = 512;
 /** What the store alone knows is read this long before it is due. */
 const dueAheadMs = 1000;
 const sweepEveryMs = 1000;
-const shedTo = 0.95;
 const routine: ReadonlySet<QueueFact["kind"]> = new Set(["accepted", "acked", "released"]);
 const consumerLeft = "the consumer left";
-const processDied = "a process died in the last one";
 const leaseEnded = "the lease of the delivery ended";
 
 export class QueueMachine {
   #contract: Contract;
-  readonly #seed: number;
+  readonly #attempts: Attempts;
   readonly partitions: readonly Partition[];
   readonly #intake: Intake;
   readonly #dispatch: Dispatch;
@@ -77,17 +76,20 @@ export class QueueMachine {
   #isPaused = false;
   #isClosing = false;
   #cachedBytes = 0;
-  #meanMs = 0;
   #sweepAtMs = 0;
   /** When the event at hand came. */
   #nowMs: number;
 
   constructor(contract: Contract, seed: number, nowMs: number) {
     this.#contract = contract;
-    this.#seed = seed;
     this.#nowMs = nowMs;
     this.#drain = drain.init({ expectedRatePerS: contract.expectedRate }, nowMs);
     this.#waits = new Waits(contract.retry.budget, nowMs);
+    this.#attempts = new Attempts(seed, this.#waits, this.#drain, {
+      contract: () => this.#contract,
+      owned: (partition) => this.partitions[partition]!,
+      fact: (fact) => this.#fact(fact),
+    });
     this.#dispatch = new Dispatch({
       mayDispatch: (partition) => this.#mayDispatch(partition),
       weightOf: (group) => this.#contract.groups.weights[group] ?? 1,
@@ -96,7 +98,7 @@ export class QueueMachine {
       leaseMs: () => this.#contract.leaseMs,
       send: (consumer, frame) => this.#effects.push({ kind: "toConsumer", consumer, frame }),
       isPaused: (partition) => !this.#mayDispatch(partition),
-      expire: (entry, nowMs) => this.#expire(entry, nowMs),
+      expire: (entry, nowMs) => this.#attempts.expires(entry, nowMs),
     });
     this.#intake = new Intake(
       contract,
@@ -120,7 +122,7 @@ export class QueueMachine {
       delay: (entry: Entry) => {
         for (const late of this.#waits.delay(entry)) this.partitions[late.partition]!.evict(late);
       },
-      suspect: (entry: Entry) => this.#suspect(entry),
+      suspect: (entry: Entry) => this.#attempts.suspect(entry, this.#nowMs),
       prepared: (entry: Entry) => this.#prepared(entry),
       keep: (bytes: number, must: boolean) => this.#keep(bytes, must),
       drop: (bytes: number) => (this.#cachedBytes -= bytes),
@@ -219,30 +221,8 @@ export class QueueMachine {
 
   #accept(producer: string, partition: number, position: number, draft: Draft): void {
     const { bytes, joint } = draft;
-    const append = this.#appendOf(draft);
-    this.partitions[partition]!.append({ append, bytes, producer, position, joint });
-  }
-
-  #appendOf(draft: Draft): Append {
-    const nowMs = Math.floor(this.#nowMs);
-    const { key, keyHash, group, cost, delayMs, idempotency, headers, payload } = draft;
-    const deadlineMs = draft.deadlineMs ?? this.#contract.deadlineMs;
-    const append: { -readonly [Field in keyof Append]: Append[Field] } = {
-      class: draft.class,
-      headers,
-      payload,
-    };
-    if (keyHash !== undefined) append.keyHash = keyHash;
-    if (key !== undefined) append.key = key;
-    if (group !== undefined) append.group = group;
-    if (cost !== undefined) append.cost = cost;
-    if (delayMs !== undefined && delayMs > 0) append.dueAtMs = nowMs + Math.ceil(delayMs);
-    if (deadlineMs !== undefined) append.deadlineAtMs = nowMs + Math.ceil(deadlineMs);
-    if (idempotency !== undefined) {
-      const untilMs = nowMs + this.#contract.dedup.windowMs;
-      append.idempotency = { id: idempotency.id, content: idempotency.content, untilMs };
-    }
-    return append;
+    const append = appendOf(draft, this.#contract, this.#nowMs);
+    this.partitions[partition]!.outgoing.append({ append, bytes, producer, position, joint });
   }
 
   #answer(
@@ -267,7 +247,7 @@ export class QueueMachine {
   written(partition: number, result: WriteResult, nowMs: number): void {
     this.#nowMs = nowMs;
     const owned = this.partitions[partition]!;
-    if (owned.writing === undefined) return; // It was stopped meanwhile.
+    if (owned.outgoing.writing === undefined) return; // It was stopped meanwhile.
     const { appends, changes, startedAtMs } = owned.written(result, nowMs);
     this.#delivery.wrote(nowMs - startedAtMs);
     for (const pending of changes) this.#durable(pending, partition);
@@ -304,7 +284,7 @@ export class QueueMachine {
   refused(partition: number, code: "store_full" | "buffer_full", nowMs: number): number[] {
     this.#nowMs = nowMs;
     const owned = this.partitions[partition]!;
-    if (owned.writing === undefined) return [];
+    if (owned.outgoing.writing === undefined) return [];
     const { appends } = owned.unwritten();
     if (code === "store_full") this.#intake.storeIsFull(nowMs);
     for (const pending of appends) this.#answer(pending, partition, { kind: "refused", code });
@@ -317,36 +297,10 @@ export class QueueMachine {
       const frame = { kind: "settled", partition, seq, attempt, effective: true } as const;
       this.#effects.push({ kind: "toConsumer", consumer: confirmTo, frame });
     }
-    switch (change.kind) {
-      case "started":
-        break;
-      case "released":
-        this.#fact({ kind: "released", partition, seq });
-        break;
-      case "retry": {
-        const { dueAtMs, error } = change;
-        this.#fact({ kind: "retrying", partition, seq, attempt: entry!.attempts, dueAtMs, error });
-        break;
-      }
-      case "ack":
-        this.#fact({ kind: "acked", partition, seq, attempt: entry!.attempts });
-        break;
-      case "dead":
-        this.#fact({
-          kind: "dead",
-          partition,
-          seq,
-          attempt: entry!.attempts,
-          reason: change.reason,
-        });
-        break;
-      case "discard":
-        this.#fact({ kind: "discarded", partition, seq, reason: change.reason });
-        break;
-      case "redrive":
-        this.#fact({ kind: "redriven", partition, seq });
-        break;
-    }
+    const { kind } = change;
+    if (!this.watchesAll && (kind === "ack" || kind === "released")) return;
+    const fact = factOf(change, partition, entry?.attempts ?? 0);
+    if (fact !== undefined) this.#fact(fact);
   }
 
   scanned(
@@ -358,7 +312,7 @@ export class QueueMachine {
     this.#nowMs = nowMs;
     const { read, source, query } = effect;
     const full = descriptors.length >= query.limit;
-    this.partitions[effect.partition]!.scanned(
+    this.partitions[effect.partition]!.reading.scanned(
       read,
       source,
       query.afterSeq,
@@ -376,7 +330,7 @@ export class QueueMachine {
   ): void {
     this.#nowMs = nowMs;
     const full = descriptors.length >= effect.limit;
-    this.partitions[effect.partition]!.dueRead(effect.read, descriptors, heads, full);
+    this.partitions[effect.partition]!.reading.dueRead(effect.read, descriptors, heads, full);
   }
 
   keyRead(
@@ -386,7 +340,7 @@ export class QueueMachine {
   ): void {
     this.#nowMs = nowMs;
     const full = descriptors.length >= effect.limit;
-    this.partitions[effect.partition]!.keyRead(
+    this.partitions[effect.partition]!.reading.keyRead(
       effect.read,
       effect.keyHash,
       descriptors,
@@ -401,7 +355,7 @@ export class QueueMachine {
     nowMs: number,
   ): void {
     this.#nowMs = nowMs;
-    this.partitions[effect.partition]!.groupsRead(effect.lane, groups);
+    this.partitions[effect.partition]!.reading.groupsRead(effect.lane, groups);
   }
 
   loaded(
@@ -427,7 +381,7 @@ export class QueueMachine {
     entry.needsPayload = false;
     this.#delivery.starting--;
     this.#waits.ended(entry);
-    this.#end(entry, { seq, kind: "dead", reason: "store_corrupt" });
+    this.#attempts.end(entry, { seq, kind: "dead", reason: "store_corrupt" }, nowMs);
   }
 
   // Hop 2: consumers.
@@ -441,7 +395,7 @@ export class QueueMachine {
   consumerLeft(consumer: string, nowMs: number): void {
     this.#nowMs = nowMs;
     for (const entry of this.#delivery.leave(consumer)) {
-      this.#resolve(entry, { kind: "nack", error: consumerLeft });
+      this.#attempts.resolve(entry, { kind: "nack", error: consumerLeft }, nowMs);
     }
   }
 
@@ -481,84 +435,9 @@ export class QueueMachine {
       this.#effects.push({ kind: "toConsumer", consumer, frame });
       return;
     }
-    if (verdict.kind !== "release") {
-      drain.handled(this.#drain, durationMs);
-      drain.settled(this.#drain, nowMs, 1);
-      this.#meanMs += 0.02 * (durationMs - this.#meanMs);
-      if (attempt === 1) budget.firstSettled(this.#waits.budget, nowMs);
-    }
-    this.#resolve(entry, verdict, { to: confirm ? consumer : undefined, attempt, joint });
-  }
-
-  /** M2: an attempt has ended with this verdict. */
-  #resolve(entry: Entry, verdict: FrameVerdict, confirm?: Confirm): void {
-    const { seq } = entry;
-    const owned = this.partitions[entry.partition]!;
-    this.#waits.ended(entry);
-    switch (verdict.kind) {
-      case "ack":
-        return this.#end(entry, { seq, kind: "ack" }, confirm);
-      case "term":
-        return this.#end(entry, { seq, kind: "dead", reason: verdict.reason }, confirm);
-      case "release": {
-        entry.state = "settling";
-        entry.attempts--;
-        entry.isRetry = entry.attempts > 0;
-        const dueAtMs = verdict.delayMs === undefined ? undefined : this.#at(verdict.delayMs);
-        const change = { seq, kind: "released" } as const;
-        return owned.change(
-          dueAtMs === undefined ? change : { ...change, dueAtMs },
-          entry,
-          confirm,
-        );
-      }
-      case "nack": {
-        const { attempts, delayBaseMs: baseMs, delayMaxMs: capMs } = this.#contract.retry;
-        if (entry.attempts >= attempts) {
-          return this.#exhaust(entry, verdict.error, confirm);
-        }
-        const id = formatId(this.#contract.name, entry.partition, seq);
-        const delayMs = retry.delayMs(
-          { baseMs, capMs },
-          this.#seed,
-          id,
-          entry.attempts,
-          verdict.delayMs ?? 0,
-        );
-        entry.state = "settling";
-        entry.isRetry = true;
-        const { error } = verdict;
-        owned.change({ seq, kind: "retry", dueAtMs: this.#at(delayMs), error }, entry, confirm);
-      }
-    }
-  }
-
-  /** The message ends. Without a joint write the next of its key comes up at once (P3). */
-  #end(entry: Entry, change: PendingChange["change"], confirm?: Confirm): void {
-    const owned = this.partitions[entry.partition]!;
-    this.#waits.ended(entry);
-    entry.state = "settling";
-    owned.change(change, entry, confirm);
-    if (confirm?.joint === undefined) owned.advance(entry, this.#nowMs);
-  }
-
-  #exhaust(entry: Entry, error: string, confirm?: Confirm): void {
-    const { seq } = entry;
-    this.#waits.ended(entry);
-    this.#end(entry, { seq, kind: "dead", reason: `attempts_exhausted: ${error}` }, confirm);
-  }
-
-  #at(delayMs: number): number {
-    return Math.ceil(this.#nowMs + delayMs);
-  }
-
-  #suspect(entry: Entry): void {
-    const { partition, seq, crashes } = entry;
-    this.#fact({ kind: "suspected", partition, seq, crashes });
-    const { attempts } = this.#contract.retry;
-    if (entry.attempts >= attempts) this.#exhaust(entry, processDied);
-    else if (crashes < crashesMax) this.#waits.suspect(entry);
-    else this.#end(entry, { seq, kind: "dead", reason: "crash_suspect" });
+    if (verdict.kind !== "release") this.#attempts.handled(attempt, durationMs, nowMs);
+    const to = confirm ? consumer : undefined;
+    this.#attempts.resolve(entry, verdict, nowMs, { to, attempt, joint });
   }
 
   // Operators.
@@ -610,7 +489,7 @@ export class QueueMachine {
 
   purge(partition: number, seqs: readonly number[], reason: string): void {
     for (const seq of seqs) {
-      this.partitions[partition]!.change({ seq, kind: "discard", reason }, undefined);
+      this.partitions[partition]!.outgoing.change({ seq, kind: "discard", reason }, undefined);
     }
   }
 
@@ -622,7 +501,9 @@ export class QueueMachine {
   }
 
   #takeBack(): void {
-    for (const entry of this.#delivery.takePrepared()) this.#resolve(entry, { kind: "release" });
+    for (const entry of this.#delivery.takePrepared()) {
+      this.#attempts.resolve(entry, { kind: "release" }, this.#nowMs);
+    }
   }
 
   #prepared(entry: Entry): void {
@@ -638,19 +519,21 @@ export class QueueMachine {
     for (const entry of this.#delivery.expired(nowMs)) {
       const { partition, seq, attempts: attempt } = entry;
       this.#fact({ kind: "leaseEnded", partition, seq, attempt });
-      this.#resolve(entry, { kind: "nack", error: leaseEnded });
+      this.#attempts.resolve(entry, { kind: "nack", error: leaseEnded }, nowMs);
     }
     this.#waits.release(nowMs, (entry) => this.partitions[entry.partition]!.makeReady(entry));
     this.#delivery.fill(nowMs);
-    if (this.#contract.discard.includes("shed")) this.#shed();
+    if (this.#contract.discard.includes("shed")) {
+      this.#attempts.shed(this.partitions, this.stored(), nowMs);
+    }
     if (!this.#isClosing) this.#start(nowMs);
     this.#delivery.flush(nowMs, this.#dispatch.hasReady ? 1 : 0);
     drain.backlog(this.#drain, nowMs, this.#isBusy ? 1 : 0);
     for (const owned of this.partitions) {
       owned.flushLoads();
-      const dueAtMs = owned.storeDueAtMs;
+      const dueAtMs = owned.reading.storeDueAtMs;
       if (dueAtMs === undefined || dueAtMs > nowMs + dueAheadMs) continue;
-      if (this.#waits.hasRoomFor(dueAtMs)) owned.readDue(dueLimit);
+      if (this.#waits.hasRoomFor(dueAtMs)) owned.reading.readDue(dueLimit);
     }
     this.#intake.issue(nowMs);
   }
@@ -672,53 +555,14 @@ export class QueueMachine {
       const { entry, source } = picked;
       this.#drained.add(source);
       const owned = this.partitions[entry.partition]!;
-      if (this.#expire(entry, nowMs)) continue;
-      if (entry.attempts >= this.#contract.retry.attempts) {
-        this.#exhaust(entry, processDied); // Its last attempt ended with its process, or the policy changed.
-        continue;
-      }
+      if (this.#attempts.endsInstead(entry, nowMs)) continue;
       this.#delivery.starting++;
       owned.start(entry);
       room--;
     }
-    for (const source of this.#drained) this.partitions[source.partition]!.want(source);
+    for (const source of this.#drained) this.partitions[source.partition]!.reading.want(source);
     this.#drained.clear();
     if (nowMs >= this.#sweepAtMs) this.#sweep(nowMs);
-  }
-
-  /**
-   * A full buffer makes room as the contract says: ready bulk messages end, oldest first, until a
-   * twentieth of it is free. Only the classes above can fill it that far.
-   */
-  #shed(): void {
-    const { buffer } = this.#contract;
-    const { messages, bytes } = this.stored();
-    if (messages < buffer.messages && bytes < buffer.bytes) return;
-    let over = messages - Math.floor(shedTo * buffer.messages);
-    let overBytes = bytes - Math.floor(shedTo * buffer.bytes);
-    for (const owned of this.partitions) {
-      for (const source of owned.sources.all()) {
-        if (source.rank !== 2) continue;
-        while (over > 0 || overBytes > 0) {
-          const entry = source.ready.popFront();
-          if (entry === undefined) break;
-          over--;
-          overBytes -= entry.bytes;
-          this.#end(entry, { seq: entry.seq, kind: "discard", reason: "shed" });
-        }
-        owned.want(source);
-      }
-    }
-  }
-
-  /** What cannot be done in time any more ends as the contract says, and never in silence. */
-  #expire(entry: Entry, nowMs: number): boolean {
-    const { seq, deadlineAtMs } = entry;
-    if (deadlineAtMs === undefined || deadlineAtMs - nowMs >= this.#meanMs) return false;
-    this.#waits.ended(entry);
-    const kind = this.#contract.discard.includes("expired") ? "discard" : "dead";
-    this.#end(entry, { seq, kind, reason: "expired" });
-    return true;
   }
 
   /** Groups that came and went are forgotten, and so is a split whose backlog is gone. */
@@ -746,8 +590,9 @@ export class QueueMachine {
     const writes: { partition: number; write: QueueWrite }[] = [];
     let stored: Stored | undefined;
     for (const owned of this.partitions) {
-      if (owned.writing !== undefined || !owned.hasWork || owned.isAwaited(isWhole, isSoon))
-        continue;
+      const { outgoing } = owned;
+      if (outgoing.writing !== undefined || !outgoing.hasWork) continue;
+      if (outgoing.isAwaited(isWhole, isSoon)) continue;
       stored ??= this.stored();
       const { buffer } = this.#contract;
       // The bound is the flow's: a partition may take what the others leave (N1).
@@ -764,7 +609,7 @@ export class QueueMachine {
   /** The other half of a joint write will not come: a delivery goes back untried, a send is refused. */
   dropJoint(joint: number): void {
     for (const owned of this.partitions) {
-      const { change, append } = owned.dropJoint(joint);
+      const { change, append } = owned.outgoing.dropJoint(joint);
       if (append !== undefined) {
         this.#answer(append, owned.index, { kind: "refused", code: "delivery_settled" });
       }
@@ -775,15 +620,15 @@ export class QueueMachine {
         const frame = { kind: "settled", partition, seq, attempt, effective: false } as const;
         this.#effects.push({ kind: "toConsumer", consumer: confirmTo, frame });
       }
-      this.#resolve(entry, { kind: "release" });
+      this.#attempts.resolve(entry, { kind: "release" }, this.#nowMs);
     }
   }
 
   /** Counts the halves of joint writes: all that wait, and those that could go now. */
   joints(all: Map<number, number>, free: Map<number, number>): void {
     for (const owned of this.partitions) {
-      owned.joints(all);
-      if (owned.writing === undefined) owned.joints(free);
+      owned.outgoing.joints(all);
+      if (owned.outgoing.writing === undefined) owned.outgoing.joints(free);
     }
   }
 
@@ -802,7 +647,8 @@ export class QueueMachine {
       this.#delivery.nextAskAtMs(nowMs),
       this.#intake.dueAtMs,
     );
-    for (const { storeDueAtMs } of this.partitions) {
+    for (const { reading } of this.partitions) {
+      const { storeDueAtMs } = reading;
       if (storeDueAtMs === undefined || !this.#waits.hasRoomFor(storeDueAtMs)) continue;
       least = Math.min(least, storeDueAtMs - dueAheadMs);
     }
@@ -812,7 +658,9 @@ export class QueueMachine {
   /** Nothing is in flight, started or waiting to be written. */
   get isIdle(): boolean {
     if (this.#delivery.inFlight + this.#delivery.starting > 0) return false;
-    return this.partitions.every((owned) => owned.writing === undefined && !owned.hasWork);
+    return this.partitions.every(
+      (owned) => owned.outgoing.writing === undefined && !owned.outgoing.hasWork,
+    );
   }
 
   // What it holds.
@@ -822,8 +670,8 @@ export class QueueMachine {
     for (const owned of this.partitions) {
       stored.messages += owned.storedMessages;
       stored.bytes += owned.storedBytes;
-      stored.unwritten += owned.reservedMessages;
-      stored.unwrittenBytes += owned.reservedBytes;
+      stored.unwritten += owned.outgoing.reservedMessages;
+      stored.unwrittenBytes += owned.outgoing.reservedBytes;
     }
     return stored;
   }

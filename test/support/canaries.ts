@@ -11,6 +11,7 @@ import type { QueueEffect } from "../../src/queue/effects.ts";
 import { Keys } from "../../src/queue/keys.ts";
 import { QueueMachine } from "../../src/queue/machine.ts";
 import { Partition } from "../../src/queue/partition.ts";
+import { ReadAhead } from "../../src/queue/read-ahead.ts";
 import { Writes } from "../../src/queue/writes.ts";
 import { Store } from "../../src/simulator/store.ts";
 
@@ -112,8 +113,11 @@ export const canaries: readonly Canary[] = [
           function (this: QueueMachine, ...args) {
             const taken = writes.apply(this, args);
             for (const { partition } of taken) {
-              const { counters, writing } = this.partitions[partition]!;
-              for (const [at, { append, position, producer }] of writing!.appends.entries()) {
+              const { counters, outgoing } = this.partitions[partition]!;
+              for (const [
+                at,
+                { append, position, producer },
+              ] of outgoing.writing!.appends.entries()) {
                 if (append.idempotency !== undefined) break;
                 const seq = counters.accepted + at + 1;
                 const results = [{ kind: "accepted", position, seq }] as const;
@@ -324,7 +328,7 @@ export const canaries: readonly Canary[] = [
   },
   {
     name: "all is believed to be known",
-    release: () => getter(Partition.prototype, "complete", true),
+    release: () => getter(ReadAhead.prototype, "complete", true),
   },
   {
     name: "the settle of an earlier attempt counts",

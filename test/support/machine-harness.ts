@@ -532,7 +532,7 @@ export class MachineHarness {
             `L1 nothing will bring ${owned.index}/${row.seq}: ${JSON.stringify(row)}`,
           );
         }
-        if (owned.complete && how !== "entry" && how !== "chain") {
+        if (owned.reading.complete && how !== "entry" && how !== "chain") {
           throw new Error(`P5 complete, but ${owned.index}/${row.seq} is only ${how}`);
         }
       }
@@ -558,7 +558,7 @@ export class MachineHarness {
         return undefined;
       }
     } else {
-      const { storeDueAtMs } = owned;
+      const { storeDueAtMs } = owned.reading;
       if (storeDueAtMs !== undefined && storeDueAtMs <= row.dueAtMs) return "due";
     }
     for (const { effect } of this.reads) {
