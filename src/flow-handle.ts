@@ -497,8 +497,9 @@ export class Flow<T = unknown> {
     this.#contract = changePolicy(before, patch);
     this.#parts.queue.change(this.#contract);
     // The target may be shared, and what it has learnt is kept unless its own limits change.
-    const limits = ({ window, rate }: Contract): string => JSON.stringify({ window, rate });
-    if (limits(before) !== limits(this.#contract)) this.#parts.target.change(this.#contract);
+    if (targetLimits(before) !== targetLimits(this.#contract)) {
+      this.#parts.target.change(this.#contract);
+    }
     return this.#contract;
   }
 
@@ -624,6 +625,10 @@ export interface Consumer extends Disposable {
 
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
+}
+
+function targetLimits({ window, rate }: Contract): string {
+  return JSON.stringify({ window, rate });
 }
 
 function refusalOf(refused: Refused): Refusal {

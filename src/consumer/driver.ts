@@ -336,7 +336,7 @@ const targetCodes: ReadonlySet<unknown> = new Set([
 ]);
 
 /** A target that cannot be reached or does not answer; anything else is the message's. */
-export function faultOfError(error: unknown): Fault {
+function faultOfError(error: unknown): Fault {
   for (let at: unknown = error; at instanceof Error; at = at.cause) {
     if ("code" in at && targetCodes.has(at.code)) return "target";
     if (at.name === "TimeoutError") return "target";

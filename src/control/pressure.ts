@@ -44,7 +44,7 @@ export interface Occupancy {
 }
 
 /** Steps of degradation, in order; the number is how many of them are taken. */
-export const stepsAt = [0.25, 0.5, 0.8, 1] as const;
+const stepsAt = [0.25, 0.5, 0.8, 1] as const;
 
 export interface Admission {
   limits: AdmissionLimits;

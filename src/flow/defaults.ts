@@ -32,7 +32,7 @@ export const leaseMsDefault = 30_000;
 export const windowDefault: { readonly start: number; readonly min: number; readonly max: number } =
   { start: 4, min: 1, max: 1000 };
 /** 1 MiB: a batch of one still commits in milliseconds. */
-export const messageBytesMaxDefault: number = 1024 ** 2;
+const messageBytesMaxDefault: number = 1024 ** 2;
 /** A receiver that falls silent stops its senders within this time (G9). */
 export const creditLeaseMsDefault = 2000;
 /**

@@ -41,7 +41,7 @@ export function pathText(path: readonly PropertyKey[]): string {
   return text;
 }
 
-export function show(value: unknown): string {
+function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (Array.isArray(value)) return `a list of ${value.length}`;
   if (typeof value === "object" && value !== null) return "an object";

@@ -3,5 +3,4 @@ export { draftOf, encode } from "./codec.ts";
 export type { MessageOptions } from "./codec.ts";
 export { ProducerDriver } from "./driver.ts";
 export type { ProducerDeps, Sent, Waiting } from "./driver.ts";
-export { ProducerMachine } from "./machine.ts";
 export type { Op, ProducerEffect, ProducerOptions, Refused, Route } from "./machine.ts";

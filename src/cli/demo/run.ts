@@ -14,7 +14,7 @@ import type { Concurrency } from "./options.ts";
 import { Producer } from "./producer.ts";
 import { Service } from "./service.ts";
 
-export const flowName = "demo";
+const flowName = "demo";
 /** The spike of the demo fills it; half a minute of work for the consumer at its best. */
 const bufferMessages = 20_000;
 const offerEveryMs = 5;
