@@ -18,7 +18,7 @@ interface Flags {
   readonly json?: true;
 }
 
-export interface SimulateOptions {
+interface SimulateOptions {
   /** Seeds from this one on. */
   readonly from: number;
   readonly runs: number;
@@ -81,10 +81,7 @@ function wholeOf(option: string, text: string | undefined, least: number): numbe
  * @param print Takes a line for people, or the JSON object.
  * @returns The exit code: 0 when every run held.
  */
-export async function simulate(
-  options: SimulateOptions,
-  print: (line: string) => void,
-): Promise<number> {
+async function simulate(options: SimulateOptions, print: (line: string) => void): Promise<number> {
   const marks = new Map<string, number>();
   let [played, inconclusive, simulatedMs, events] = [0, 0, 0, 0];
   let last: RunResult | undefined;

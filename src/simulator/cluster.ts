@@ -19,8 +19,6 @@ export class Cluster {
   #started = 0;
   #isStarting = false;
   #offsetMaxMs = 0;
-  /** Calls of operators that have no answer yet. */
-  #operations = 0;
 
   constructor(world: World, store: Store) {
     this.#world = world;
@@ -228,9 +226,7 @@ export class Cluster {
 
   /** A call that may fail with its process or its store. */
   async #call(call: () => Promise<unknown>): Promise<void> {
-    this.#operations++;
     await call().catch(() => this.#world.sometimes("an operator's call failed"));
-    this.#operations--;
   }
 
   // The end of faults.

@@ -3,9 +3,10 @@ import { isSpillwayError } from "../base/index.ts";
 import type { Delivery, Flow } from "../spillway.ts";
 import type { Draw } from "./draw.ts";
 import type { Habit } from "./plan.ts";
-import { digest } from "./producers.ts";
-import type { Work } from "./producers.ts";
-import type { Process } from "./process.ts";
+import type { Sends } from "./sends.ts";
+import type { Life, LifeClock } from "./time.ts";
+import { digest } from "./work.ts";
+import type { Work } from "./work.ts";
 import type { World } from "./world.ts";
 
 type VerdictKind = "ack" | "nack" | "release" | "term";
@@ -19,6 +20,15 @@ type Mood =
   | "overload"
   | Exclude<Habit, "pull" | "poison">;
 
+/** The process that it runs in. */
+export interface Home {
+  readonly life: Life;
+  readonly clock: LifeClock;
+  readonly sends: Sends;
+  readonly isClosing: boolean;
+  readonly isStopping: boolean;
+}
+
 interface Held {
   readonly delivery: Delivery<Work>;
   readonly consumer: string;
@@ -26,10 +36,12 @@ interface Held {
 }
 
 const pullers = 3;
+/** How soon after the end of its lease a handler is told, at the latest. */
+const toldWithinMs = 200;
 
 export class Consumer {
   readonly #world: World;
-  readonly #process: Process;
+  readonly #process: Home;
   readonly #flow: Flow<Work>;
   readonly #next: Flow<Work> | undefined;
   readonly #draw: Draw;
@@ -45,7 +57,7 @@ export class Consumer {
   #forwards = 0;
   readonly #held = new Set<Held>();
 
-  constructor(world: World, process: Process, flow: Flow<Work>, next: Flow<Work> | undefined) {
+  constructor(world: World, process: Home, flow: Flow<Work>, next: Flow<Work> | undefined) {
     this.#world = world;
     this.#process = process;
     this.#flow = flow;
@@ -184,8 +196,7 @@ export class Consumer {
         return this.#throws(held, isPulled, error, "release");
       }
       case "hang":
-        this.#world.sometimes("a handler hung past its lease");
-        await clock.sleep(this.#leaseMs * draw.between(1.1, 3));
+        await this.#hang(held);
         await this.#asked(held, "ack", () => delivery.ack());
         return;
       case "overload":
@@ -218,6 +229,25 @@ export class Consumer {
       case "forward":
         return this.#forward(held, isPulled);
     }
+  }
+
+  /** Past its lease, of which it is told in time. */
+  async #hang({ delivery }: Held): Promise<void> {
+    const { life, clock } = this.#process;
+    const { time, plan } = this.#world;
+    this.#world.sometimes("a handler hung past its lease");
+    const startedAtMs = time.nowMs;
+    const delayMs = plan.link?.delayMs ?? 0;
+    // Often just before it hears of it: its verdict meets the end of the lease on the way.
+    const hangsMs = this.#draw.chance(0.5)
+      ? this.#leaseMs - delayMs * this.#draw.between(-0.2, 1)
+      : this.#leaseMs * this.#draw.between(1.1, 3);
+    await clock.sleep(hangsMs);
+    const spareMs = toldWithinMs + 4 * delayMs;
+    const isLate = time.nowMs - startedAtMs > this.#leaseMs / plan.clockRate + spareMs;
+    const isDisturbed = this.#process.isStopping || life.wokenAtMs >= startedAtMs;
+    if (!isLate || isDisturbed || delivery.isSettled) return;
+    this.#world.broke("G11.lease", `${delivery.id} is held past its lease`);
   }
 
   async #works(held: Held): Promise<void> {

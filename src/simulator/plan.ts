@@ -139,8 +139,10 @@ export function drawPlan(seed: number, less: Less = {}): Plan {
   const commitMs = draw.log(0.2, 8);
   const clockRate = draw.chance(0.2) ? draw.between(0.95, 1.05) : 1;
   const isLinked = draw.chance(0.5);
+  const wishMs = draw.chance(0.2) ? draw.between(60, 500) : draw.log(0.2, 60);
   const link = {
-    delayMs: draw.log(0.2, 40),
+    // Credit lives as long as its lease after it was asked for: a link must be quicker.
+    delayMs: Math.min(wishMs, Number(contract.credit!.leaseMs) / 6),
     troubles: new Set(troubles.filter((each) => draw.chance(0.5) && keep(each))),
   };
   const producers = Array.from({ length: draw.whole(1, 3) }, (_, at) =>
@@ -186,14 +188,14 @@ function drawContract(draw: Draw): Plan["contract"] {
     discard: draw.chance(0.5) ? ["expired"] : [],
     retry: {
       attempts: draw.whole(2, 5),
-      delay: [draw.whole(5, 100), draw.whole(200, 1_000)],
+      delay: [Math.round(draw.log(1, 100)), draw.whole(200, 1_000)],
       budget: draw.pick([0.1, 0.5, 1]),
     },
     lease: draw.whole(300, 2_500),
     window,
     ...(draw.chance(0.15) ? { rate: { perSecond: draw.whole(30, 300) } } : {}),
     ...(draw.chance(0.15) ? { boundary: { rate: { perSecond: draw.whole(30, 300) } } } : {}),
-    credit: { leaseMs: draw.whole(300, 2_000) },
+    credit: { leaseMs: Math.round(draw.log(300, 4_000)) },
     ...(draw.chance(0.3) ? { readAhead: draw.whole(1, 12) } : {}),
   };
 }

@@ -3,11 +3,12 @@ import { isSpillwayError } from "../base/index.ts";
 import { openSpillway } from "../spillway.ts";
 import type { Flow, Spillway, SpillwayError } from "../spillway.ts";
 import { Consumer } from "./consumers.ts";
-import type { Work } from "./producers.ts";
 import { Sends } from "./sends.ts";
 import type { Store } from "./store.ts";
-import { Life, LifeClock } from "./time.ts";
+import { LifeClock } from "./time.ts";
+import type { Life } from "./time.ts";
 import { layLinks } from "./wire.ts";
+import type { Work } from "./work.ts";
 import type { World } from "./world.ts";
 
 export const mainName = "main";
@@ -29,6 +30,8 @@ export class Process {
   isClosing: boolean = false;
   /** Every partition is claimed. */
   isOpen: boolean = false;
+  /** A partition has stopped: it will be closed. */
+  isStopping: boolean = false;
 
   private constructor(
     world: World,
@@ -87,6 +90,7 @@ export class Process {
     flow.on("leaseEnded", ({ id, attempt }) => world.record({ kind: "leaseEnded", id, attempt }));
     flow.on("stopped", ({ code }) => {
       world.sometimes(`a partition stopped: ${code}`);
+      this.isStopping = true;
       onStopped();
     });
     flow.on("suspected", () => world.sometimes("a suspect ran alone"));

@@ -1,18 +1,19 @@
 /** Who sends: in all ways that the library offers, and again where the outcome was unknown. */
-import { hash32, isSpillwayError } from "../base/index.ts";
-import type { BatchResult, MessageOptions, Receipt, Refusal } from "../spillway.ts";
-import type { Cluster } from "./cluster.ts";
+import { isSpillwayError } from "../base/index.ts";
+import type { Clock } from "../base/index.ts";
+import type { BatchResult, Flow, MessageOptions, Receipt, Refusal } from "../spillway.ts";
 import type { Draw } from "./draw.ts";
-import type { Process } from "./process.ts";
 import type { ProducerPlan } from "./plan.ts";
+import type { Sends } from "./sends.ts";
+import { digest } from "./work.ts";
+import type { Work } from "./work.ts";
 import type { World } from "./world.ts";
 
-/** What a simulated message carries. */
-export interface Work {
-  readonly n: string;
-  readonly pad: string;
-  /** Always fails. */
-  readonly poison?: true;
+/** A process as those who send see it. */
+export interface Sender {
+  readonly main: Flow<Work>;
+  readonly clock: Clock;
+  readonly sends: Sends;
 }
 
 interface Message {
@@ -25,13 +26,9 @@ const classes = ["critical", "normal", "bulk"] as const;
 const outMax = 3;
 const resendsMax = 3;
 
-export function digest(work: Work): string {
-  return hash32(0, work.n, work.pad).toString(36);
-}
-
 export class Producer {
   readonly #world: World;
-  readonly #cluster: Cluster;
+  readonly #cluster: { readonly active: Sender | undefined };
   readonly #plan: ProducerPlan;
   readonly #draw: Draw;
   #ops = 0;
@@ -39,7 +36,7 @@ export class Producer {
   #out = 0;
   readonly #remembered: Message[] = [];
 
-  constructor(world: World, cluster: Cluster, plan: ProducerPlan) {
+  constructor(world: World, cluster: { readonly active: Sender | undefined }, plan: ProducerPlan) {
     this.#world = world;
     this.#cluster = cluster;
     this.#plan = plan;
@@ -60,7 +57,7 @@ export class Producer {
     });
   }
 
-  #go(process: Process): void {
+  #go(process: Sender): void {
     const draw = this.#draw;
     const { repeats, tries, batches } = this.#plan;
     this.#sent++;
@@ -100,7 +97,7 @@ export class Producer {
     return message;
   }
 
-  #begin(process: Process, flow: string, { work, options }: Message): string {
+  #begin(process: Sender, flow: string, { work, options }: Message): string {
     const op = `${this.#plan.name}.${++this.#ops}`;
     const { key, group, class: messageClass, idempotencyKey, delay } = options;
     this.#world.record({
@@ -121,7 +118,7 @@ export class Producer {
     return op;
   }
 
-  #send(process: Process, message: Message): void {
+  #send(process: Sender, message: Message): void {
     const draw = this.#draw;
     const op = this.#begin(process, process.main.name, message);
     const options = { ...message.options, headers: { op } };
@@ -136,7 +133,7 @@ export class Producer {
     );
   }
 
-  #failed(process: Process, op: string, message: Message, error: unknown): void {
+  #failed(process: Sender, op: string, message: Message, error: unknown): void {
     if (!process.sends.failed(op, error)) return;
     if (isSpillwayError(error, "outcome_unknown")) this.resend(message);
   }
@@ -152,7 +149,7 @@ export class Producer {
     });
   }
 
-  #try(process: Process, message: Message): void {
+  #try(process: Sender, message: Message): void {
     const op = this.#begin(process, process.main.name, message);
     const sent: Promise<Receipt> | Refusal = process.main.trySend(message.work, {
       ...message.options,
@@ -169,7 +166,7 @@ export class Producer {
     }
   }
 
-  #batch(process: Process, messages: readonly Message[]): void {
+  #batch(process: Sender, messages: readonly Message[]): void {
     const ops = messages.map((message) => this.#begin(process, process.main.name, message));
     const optionsOf = (_: Work, at: number): MessageOptions => ({
       ...messages[at]!.options,

@@ -176,7 +176,7 @@ export class Store {
       } else {
         done!.then(
           (value) => answer(() => resolve(value)),
-          (error: unknown) => answer(() => reject(error as Error)),
+          (error: unknown) => answer(() => reject(error)),
         );
       }
     });
@@ -345,6 +345,6 @@ export class Store {
   }
 }
 
-export function nameOf({ flow, partition }: PartitionRef): string {
+function nameOf({ flow, partition }: PartitionRef): string {
   return `${flow}/${partition}`;
 }

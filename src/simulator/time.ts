@@ -56,7 +56,7 @@ export class VirtualTime {
           }
         } catch (error) {
           ended = true;
-          reject(error as Error);
+          reject(error);
         }
       };
       const pump = (): void => {
@@ -96,6 +96,8 @@ export class Life {
   isAlive: boolean = true;
   /** It waits for what never comes, and will be ended. */
   isHung: boolean = false;
+  /** When its last stall ended. */
+  wokenAtMs: number = -Infinity;
   #isStalled = false;
   #held: (() => void)[] = [];
   /** Resolves at its end. */
@@ -127,6 +129,7 @@ export class Life {
   /** What came meanwhile happens now, one after the other. */
   wake(): void {
     this.#isStalled = false;
+    this.wokenAtMs = this.#time.nowMs;
     for (const call of this.#held.splice(0)) this.#time.after(0, () => this.pass(call));
   }
 
@@ -138,7 +141,7 @@ export class Life {
 }
 
 /** When virtual time 0 is, on a wall that is right. */
-export const wallMs: number = Date.UTC(2030, 0, 1);
+const wallMs: number = Date.UTC(2030, 0, 1);
 
 /** The clock of one process: its wall may be off, and it may run too fast or too slow. */
 export class LifeClock implements Clock {

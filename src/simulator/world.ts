@@ -39,7 +39,7 @@ export class World {
   }
 
   record(event: Untimed<HistoryEvent>): void {
-    this.history.push({ ...event, t: this.time.nowMs } as HistoryEvent);
+    this.history.push({ ...event, t: this.time.nowMs });
   }
 
   /** Something rare, which the runs of many seeds must reach. */

@@ -27,7 +27,8 @@ function replace<T extends object, Name extends keyof T>(
   name: Name,
   make: (before: PropertyDescriptor) => PropertyDescriptor,
 ): () => void {
-  const before = Object.getOwnPropertyDescriptor(owner, name)!;
+  const before = Object.getOwnPropertyDescriptor(owner, name);
+  if (before === undefined) throw new Error(`there is no ${String(name)} to replace`);
   Object.defineProperty(owner, name, { ...before, ...make(before) });
   return () => Object.defineProperty(owner, name, before);
 }
@@ -83,7 +84,7 @@ function onGrants(
 }
 
 /** Effects that a machine gives before those that it decided on. */
-function early(): { push(machine: QueueMachine, effect: QueueEffect): void; undo: () => void } {
+function early(): { push: (machine: QueueMachine, effect: QueueEffect) => void; undo: () => void } {
   const effects = new WeakMap<QueueMachine, QueueEffect[]>();
   const undo = method(
     QueueMachine.prototype,
