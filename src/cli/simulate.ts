@@ -3,9 +3,9 @@ import { writeFileSync } from "node:fs";
 import type { Command } from "commander";
 import { SpillwayError } from "../base/index.ts";
 import { commandOf, drawPlan, hashOf, run, shrink } from "../simulator/index.ts";
-import type { HistoryEvent, Less, RunResult } from "../simulator/index.ts";
+import type { HistoryEvent, Less, RunResult, Shrunk } from "../simulator/index.ts";
 import { exitCodes } from "./exit-codes.ts";
-import { count, plural } from "./format.ts";
+import { count, plural, span } from "./format.ts";
 
 interface Flags {
   readonly seed?: string;
@@ -76,67 +76,99 @@ function wholeOf(option: string, text: string | undefined, least: number): numbe
   });
 }
 
+interface Played {
+  readonly last: RunResult;
+  readonly runs: number;
+  readonly inconclusive: number;
+  readonly simulatedMs: number;
+  readonly events: number;
+  /** In how many runs each rare thing happened. */
+  readonly marks: ReadonlyMap<string, number>;
+}
+
 /**
  * Plays seeds until one is broken, and shrinks that one.
  * @param print Takes a line for people, or the JSON object.
  * @returns The exit code: 0 when every run held.
  */
 async function simulate(options: SimulateOptions, print: (line: string) => void): Promise<number> {
+  const played = await play(options);
+  const { last } = played;
+  const isBroken = last.broken.length > 0;
+  const isWhole = (options.less.without ?? []).length === 0;
+  const shrunk = isBroken && options.shrinks && isWhole ? await shrink(last.seed, last) : undefined;
+  if (options.history !== undefined) {
+    writeFileSync(options.history, linesOf((shrunk?.result ?? last).history));
+  }
+  const lines = options.isJson
+    ? [asJson(played, options, shrunk)]
+    : isBroken
+      ? brokenText(played, options, shrunk)
+      : heldText(played, options);
+  for (const line of lines) print(line);
+  return isBroken ? exitCodes.failed : exitCodes.ok;
+}
+
+async function play({ from, runs, less }: SimulateOptions): Promise<Played> {
   const marks = new Map<string, number>();
   let [played, inconclusive, simulatedMs, events] = [0, 0, 0, 0];
-  let last: RunResult | undefined;
-  for (let at = 0; at < options.runs; at++) {
-    last = await run(drawPlan(options.from + at, options.less));
+  let last: RunResult;
+  do {
+    last = await run(drawPlan(from + played, less));
     played++;
     simulatedMs += last.simulatedMs;
     events += last.history.length;
     if (last.isInconclusive) inconclusive++;
     for (const name of last.marks.keys()) marks.set(name, (marks.get(name) ?? 0) + 1);
-    if (last.broken.length > 0) break;
+  } while (last.broken.length === 0 && played < runs);
+  return { last, runs: played, inconclusive, simulatedMs, events, marks };
+}
+
+function asJson(played: Played, { less }: SimulateOptions, shrunk: Shrunk | undefined): string {
+  const { last, marks, ...numbers } = played;
+  const isBroken = last.broken.length > 0;
+  return JSON.stringify({
+    ok: !isBroken,
+    ...numbers,
+    marks: Object.fromEntries(marks),
+    hash: hashOf(last.history),
+    ...(isBroken && {
+      seed: last.seed,
+      broken: (shrunk?.result ?? last).broken,
+      again: commandOf(last.seed, less),
+      ...(shrunk !== undefined && { smaller: commandOf(last.seed, shrunk.less) }),
+    }),
+  });
+}
+
+function brokenText(
+  { last }: Played,
+  { less }: SimulateOptions,
+  shrunk: Shrunk | undefined,
+): string[] {
+  const shown = shrunk?.result ?? last;
+  const lines = [
+    `Seed ${last.seed} is broken:`,
+    ...shown.broken.slice(0, shownMax).map((line) => `  ${line}`),
+    `Again:   ${commandOf(last.seed, less)}`,
+  ];
+  if (shrunk === undefined) return lines;
+  const events = `${plural(shown.history.length, "event")} instead of ${count(last.history.length)}`;
+  return [...lines, `Smaller: ${commandOf(last.seed, shrunk.less)}`, `         ${events}`];
+}
+
+function heldText(played: Played, options: SimulateOptions): string[] {
+  const { last, runs, inconclusive, simulatedMs, events, marks } = played;
+  const spent = `${plural(events, "event")} in ${span(simulatedMs)} of virtual time`;
+  const lines = [`${plural(runs, "run")} held: ${spent}.`];
+  if (inconclusive > 0) {
+    lines.push(`${plural(inconclusive, "run")} proved nothing: too many unknown outcomes.`);
   }
-  const seed = last!.seed;
-  const isBroken = last!.broken.length > 0;
-  const isWhole = (options.less.without ?? []).length === 0;
-  const shrunk = isBroken && options.shrinks && isWhole ? await shrink(seed, last!) : undefined;
-  const shown = shrunk?.result ?? last!;
-  if (options.history !== undefined) writeFileSync(options.history, linesOf(shown.history));
-  const again = commandOf(seed, options.less);
-  const smaller = shrunk === undefined ? undefined : commandOf(seed, shrunk.less);
-  if (options.isJson) {
-    const { broken, history } = shown;
-    print(
-      JSON.stringify({
-        ok: !isBroken,
-        runs: played,
-        inconclusive,
-        simulatedMs,
-        events,
-        marks: Object.fromEntries(marks),
-        ...(options.runs === 1 ? { hash: hashOf(history) } : {}),
-        ...(isBroken ? { seed, broken, again, smaller } : {}),
-      }),
-    );
-  } else if (isBroken) {
-    print(`Seed ${seed} is broken:`);
-    for (const line of shown.broken.slice(0, shownMax)) print(`  ${line}`);
-    print(`Again:   ${again}`);
-    if (smaller !== undefined) {
-      print(`Smaller: ${smaller}`);
-      print(
-        `         ${plural(shown.history.length, "event")} instead of ${count(last!.history.length)}`,
-      );
-    }
-  } else {
-    print(
-      `${plural(played, "run")} held: ${plural(events, "event")} in ` +
-        `${count(simulatedMs / 1000)} s of virtual time.`,
-    );
-    if (inconclusive > 0)
-      print(`${plural(inconclusive, "run")} proved nothing: too many unknown outcomes.`);
-    if (options.runs === 1) print(`History ${hashOf(shown.history)}`);
-    else for (const [name, runs] of rarest(marks)) print(`  ${String(runs).padStart(6)}  ${name}`);
-  }
-  return isBroken ? exitCodes.failed : exitCodes.ok;
+  if (options.runs === 1) return [...lines, `History ${hashOf(last.history)}`];
+  return [
+    ...lines,
+    ...rarest(marks).map(([name, times]) => `  ${String(times).padStart(6)}  ${name}`),
+  ];
 }
 
 function linesOf(history: readonly HistoryEvent[]): string {

@@ -217,7 +217,6 @@ export class Consumer {
           delivery.release(draw.chance(0.5) ? {} : { delay: draw.whole(1, 300) }),
         );
       case "term":
-        if (draw.chance(0.5)) return this.#returns(held);
         return this.#asked(held, "term", () => delivery.term("not wanted"));
       case "nack":
         await clock.sleep(this.#serviceMs());
@@ -309,11 +308,6 @@ export class Consumer {
   #returns(held: Held): void {
     if (!held.delivery.isSettled) this.#tell(held, "ack", false, this.#world.time.nowMs);
     this.#world.plainAcks.add(held.delivery.id);
-    if (this.#isPulled) void held.delivery.ack().catch(() => {});
-  }
-
-  get #isPulled(): boolean {
-    return this.#world.plan.consumer.habits.has("pull");
   }
 
   #throws(held: Held, isPulled: boolean, error: Error, told: VerdictKind): void {
