@@ -70,7 +70,9 @@ interface Queue {
   demand: number;
   beat: Heartbeat | undefined;
   settlements: Settlement[];
+  /** Settled, and not told yet whether it counted: the latest of each message, and those before. */
   readonly confirming: Map<number, Run>;
+  overtaken: Run[];
 }
 
 export interface TargetView {
@@ -128,7 +130,14 @@ export class TargetMachine {
   queueJoined(queue: string, nowMs: number): void {
     const confirming = new Map<number, Run>();
     const demand = 0;
-    this.#queues.set(queue, { id: queue, demand, beat: undefined, settlements: [], confirming });
+    this.#queues.set(queue, {
+      id: queue,
+      demand,
+      beat: undefined,
+      settlements: [],
+      confirming,
+      overtaken: [],
+    });
     issuer.join(this.#issuer, queue, nowMs);
   }
 
@@ -160,10 +169,8 @@ export class TargetMachine {
         this.#hear(known, nowMs);
         break;
       case "settled": {
-        const name = runName(frame.partition, frame.seq);
-        const run = known.confirming.get(name);
-        if (run?.delivered.attempt !== frame.attempt) return;
-        known.confirming.delete(name);
+        const run = takeConfirming(known, frame);
+        if (run === undefined) return;
         this.#effects.push({ kind: "confirmed", run, effective: frame.effective });
         break;
       }
@@ -333,7 +340,12 @@ export class TargetMachine {
     joint: number | undefined,
   ): void {
     const { partition, seq, attempt } = run.delivered;
-    if (confirm) queue.confirming.set(runName(partition, seq), run);
+    if (confirm) {
+      const name = runName(partition, seq);
+      const before = queue.confirming.get(name);
+      if (before !== undefined) queue.overtaken.push(before);
+      queue.confirming.set(name, run);
+    }
     const settlement = { partition, seq, attempt, verdict, durationMs, confirm };
     queue.settlements.push(joint === undefined ? settlement : { ...settlement, joint });
   }
@@ -508,6 +520,23 @@ function overloadOf({ rate, seed }: TargetOptions): Overload {
     ...(rate === undefined ? {} : { ratePerS: rate.perSecond }),
     ...(rate?.burst === undefined ? {} : { burst: rate.burst }),
   });
+}
+
+/** The run that an answer is about: on a slow link an earlier attempt's may come after a later settle. */
+function takeConfirming(
+  queue: Queue,
+  { partition, seq, attempt }: Extract<ToConsumerFrame, { kind: "settled" }>,
+): Run | undefined {
+  const name = runName(partition, seq);
+  const latest = queue.confirming.get(name);
+  if (latest?.delivered.attempt === attempt) {
+    queue.confirming.delete(name);
+    return latest;
+  }
+  const at = queue.overtaken.findIndex(
+    ({ delivered }) => runName(delivered.partition, delivered.seq) === name && delivered.attempt === attempt,
+  );
+  return at < 0 ? undefined : queue.overtaken.splice(at, 1)[0];
 }
 
 function runName(partition: number, seq: number): number {
