@@ -534,7 +534,8 @@ function takeConfirming(
     return latest;
   }
   const at = queue.overtaken.findIndex(
-    ({ delivered }) => runName(delivered.partition, delivered.seq) === name && delivered.attempt === attempt,
+    ({ delivered }) =>
+      runName(delivered.partition, delivered.seq) === name && delivered.attempt === attempt,
   );
   return at < 0 ? undefined : queue.overtaken.splice(at, 1)[0];
 }
