@@ -35,6 +35,7 @@ test("the package is found from any depth, past packages of other names", async 
   );
   const copy = join(deep, "data-files.ts");
   await cp(join(import.meta.dirname, "data-files.ts"), copy);
+  await cp(join(import.meta.dirname, "../package-root.ts"), join(deep, "../package-root.ts"));
   const { dataFile: found } = (await import(/* @vite-ignore */ copy)) as {
     dataFile: typeof dataFile;
   };
