@@ -32,7 +32,7 @@ const plants: Readonly<Record<string, readonly [file: string, imports: string]>>
   "no-cycles": ["src/base/circle-back.ts", "./circle.ts"],
   resolvable: ["src/base/lost.ts", "./nowhere.ts"],
   "no-dev-dependency-in-src": ["src/cli/planted.ts", "fast-check"],
-  "the-checker-imports-nothing-of-ours": ["scripts/check-history.ts", "../src/base/index.ts"],
+  "the-checker-imports-nothing-of-ours": ["src/simulator/check-history.ts", "../base/index.ts"],
 };
 const doors = ["base", "flow", "control", "protocol", "queue", "consumer", "engines", "simulator"];
 
@@ -55,7 +55,7 @@ test("each layer rule catches its planted violation", () => {
   write("src/base/errors.ts", "export const errors = 1;\n");
   write("src/base/circle.ts", 'export * from "./circle-back.ts";\n');
   for (const [file, imports] of Object.values(plants)) write(file, `export * from "${imports}";\n`);
-  const caught = cruise(dir.path, ["src", "scripts"]);
+  const caught = cruise(dir.path, ["src"]);
   for (const [rule, [file]] of Object.entries(plants)) {
     expect(caught, `${rule}, planted in ${file}`).toContain(`${rule} ${file}`);
   }
@@ -119,7 +119,7 @@ test("no file of ours is longer than anybody reads", () => {
   const tooLong: string[] = [];
   for (const file of globSync("{src,scripts,test,bench}/**/*.ts", { cwd: root })) {
     const lines = readFileSync(join(root, file), "utf8").split("\n").length;
-    if (lines >= 900) tooLong.push(file);
+    if (lines >= 750) tooLong.push(file);
   }
   expect(tooLong).toEqual([]);
 });
