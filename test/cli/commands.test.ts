@@ -40,7 +40,8 @@ test("--version is the package's, and --help names every command", async () => {
   expect(await spillway("--version")).toEqual({ code: 0, stdout: `${version}\n`, stderr: "" });
   const help = await spillway("--help");
   expect(help.code).toBe(0);
-  for (const command of ["demo", "audit", "simulate"]) expect(help.stdout).toContain(`  ${command} `);
+  for (const command of ["demo", "audit", "simulate"])
+    expect(help.stdout).toContain(`  ${command} `);
 });
 
 test("G2 audit prints the accounts of each partition and of the flow", async () => {
