@@ -544,12 +544,14 @@ export class Flow<T = unknown> {
     });
   }
 
-  /** Discards dead letters for good, with a reason that stays listed. */
-  purge(ids: readonly string[], reason: string): void {
+  /** Discards dead letters for good, with a reason that stays listed. @returns How many there were. */
+  async purge(ids: readonly string[], reason: string): Promise<number> {
     if (typeof reason !== "string") refuseOption("reason", typeof reason, "text");
+    let count = 0;
     for (const [partition, seqs] of this.#seqs(ids)) {
-      this.#parts.queue.purge(partition, seqs, reason);
+      count += await this.#parts.queue.purge(partition, seqs, reason);
     }
+    return count;
   }
 
   #seqs(ids: readonly string[]): Map<number, number[]> {

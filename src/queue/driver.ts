@@ -225,9 +225,16 @@ export class QueueDriver implements Writer {
     return count;
   }
 
-  purge(partition: number, seqs: readonly number[], reason: string): void {
-    this.machine.purge(partition, seqs, reason);
+  /** Discards dead letters; what is not one is left alone. @returns How many are on their way. */
+  async purge(partition: number, seqs: readonly number[], reason: string): Promise<number> {
+    const letters: number[] = [];
+    for (const seq of new Set(seqs)) {
+      const [letter] = await this.list("dead", { partition, afterSeq: seq - 1, limit: 1 });
+      if (letter?.seq === seq) letters.push(seq);
+    }
+    this.machine.purge(partition, letters, reason);
     this.schedule();
+    return letters.length;
   }
 
   view(): QueueView {

@@ -219,7 +219,7 @@ export class Cluster {
         return this.#call(async () => {
           const ids: string[] = [];
           for await (const { id } of main.deadLetters()) if (draw.chance(0.5)) ids.push(id);
-          if (ids.length > 0) main.purge(ids, "not needed");
+          if (ids.length > 0) await main.purge(ids, "not needed");
         });
     }
   }

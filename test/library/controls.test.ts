@@ -104,7 +104,7 @@ describe.each(engineNames)("controls over %s", (engine) => {
     expect(seen.map(({ id, attempt }) => ({ id, attempt }))).toEqual(
       ids.map((id) => ({ id, attempt: 1 })),
     );
-    flow.purge([dead[2]!.id], "a test order");
+    await world.clock.run(flow.purge([dead[2]!.id], "a test order"));
     await world.clock.until(() => flow.state().counters.discarded === 1);
     expect(await world.clock.run(flow.why(dead[2]!.id))).toEqual({
       reason: "discarded",
