@@ -7,12 +7,19 @@ import { once } from "node:events";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 
-/** @param module Name of a file of this folder, without its ending. */
-export async function inFreshProcess<Result>(module: string, options: unknown): Promise<Result> {
+/**
+ * @param module Name of a file of this folder, without its ending.
+ * @param flags Further ones for Node.
+ */
+export async function inFreshProcess<Result>(
+  module: string,
+  options: unknown,
+  flags: readonly string[] = [],
+): Promise<Result> {
   const program = fileURLToPath(new URL("task.ts", import.meta.url));
   const child = spawn(
     process.execPath,
-    [...process.execArgv, program, module, JSON.stringify(options)],
+    [...process.execArgv, ...flags, program, module, JSON.stringify(options)],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
   const [output, [code]] = await Promise.all([text(child.stdout), once(child, "close")]);
