@@ -141,7 +141,7 @@ test(
       expect(result.history.length).toBeLessThan(first.history.length / 2);
       const again = await run(drawPlan(seed, less));
       expect(hashOf(again.history)).toBe(hashOf(result.history));
-      expect(commandOf(seed, less)).toMatch(/^npx spillway simulate --seed \d+ --without /);
+      expect(commandOf(seed, less)).toMatch(/^npm run simulate -- --seed \d+ --without /);
     } finally {
       undo();
     }

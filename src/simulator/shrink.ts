@@ -69,5 +69,5 @@ export function codeOf({ broken }: RunResult): string | undefined {
 /** The line that plays a run again. */
 export function commandOf(seed: number, { without = [], sends }: Less = {}): string {
   const parts = without.length === 0 ? "" : ` --without ${without.join(",")}`;
-  return `npx spillway simulate --seed ${seed}${parts}${sends === undefined ? "" : ` --sends ${sends}`}`;
+  return `npm run simulate -- --seed ${seed}${parts}${sends === undefined ? "" : ` --sends ${sends}`}`;
 }
