@@ -60,6 +60,13 @@ class BatchAnswer implements Answer {
   }
 }
 
+/** One message of a batch; `at` is its place in it. */
+export interface Item {
+  readonly draft: Draft;
+  readonly route: Route;
+  readonly at: number;
+}
+
 export interface ProducerDeps {
   readonly clock: Clock;
   readonly link: Link<ProducerFrame, ToProducerFrame>;
@@ -71,6 +78,7 @@ export class ProducerDriver {
   readonly #machine: ProducerMachine<Answer>;
   readonly #deps: ProducerDeps;
   readonly #isDirect: boolean;
+  readonly #waitingMax: number;
   #timer: Timer | undefined;
   #isScheduled = false;
   #isClosed = false;
@@ -80,6 +88,7 @@ export class ProducerDriver {
   constructor(options: ProducerOptions, deps: ProducerDeps) {
     this.#machine = new ProducerMachine(options);
     this.#isDirect = options.beatGapMs === 0;
+    this.#waitingMax = options.waitingMax;
     this.#deps = deps;
     deps.link.onFrame = (frame) => {
       this.#machine.frame(frame, deps.clock.now());
@@ -112,11 +121,32 @@ export class ProducerDriver {
   }
 
   /**
-   * Sends many, in order; calls with each one's answer. Resolves when all are answered.
+   * Sends many, in order; calls with each one's answer. Resolves when all are answered. While more wait
+   * than may (Q4), it waits before them: a batch can, where a single send would be refused.
    * @param signal Ends the wait of those that were not sent.
    */
-  sendMany(
-    items: readonly { readonly draft: Draft; readonly route: Route; readonly at: number }[],
+  async sendMany(
+    items: readonly Item[],
+    signal: AbortSignal | undefined,
+    answered: (at: number, answer: Sent | SpillwayError) => void,
+  ): Promise<void> {
+    const { promise: aborted, resolve: onAbort } = Promise.withResolvers<void>();
+    signal?.addEventListener("abort", () => onAbort(), { once: true });
+    while (signal?.aborted !== true && !this.#hasRoomFor(items.length)) {
+      await Promise.race([this.ready(), aborted]);
+    }
+    if (signal?.aborted !== true) return this.#sendAll(items, signal, answered);
+    for (const { at } of items) answered(at, abortOf(signal));
+  }
+
+  #hasRoomFor(count: number): boolean {
+    if (this.#isClosed || this.#isStopped) return true; // It is refused at once.
+    const { waiting } = this.#machine;
+    return waiting === 0 || waiting + count <= this.#waitingMax;
+  }
+
+  #sendAll(
+    items: readonly Item[],
     signal: AbortSignal | undefined,
     answered: (at: number, answer: Sent | SpillwayError) => void,
   ): Promise<void> {

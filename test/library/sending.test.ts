@@ -126,6 +126,25 @@ describe.each(engineNames)("sending over %s", (engine) => {
     expect(() => flow.trySend({ n: 2 })).toThrow(/synchronous/);
   });
 
+  test("Q4 batches wait their turn where single sends would be refused, and all are accepted", async () => {
+    await using world = await World.open(engine);
+    const flow = world.spillway.flow<number>("orders", { buffer: { messages: 500 } });
+    flow.consume(() => undefined);
+    const values = Array.from({ length: 4000 }, (_, n) => n);
+    const batches = [1, 2, 3, 4].map(() => flow.sendBatch(values));
+    const results = (await world.clock.run(Promise.all(batches))).flat();
+    expect(results.filter(({ accepted }) => accepted).length).toBe(16_000);
+  });
+
+  test("a batch whose signal is aborted is told so, message by message", async () => {
+    await using world = await World.open(engine);
+    const flow = world.spillway.flow<number>("orders");
+    const signal = AbortSignal.abort();
+    const results = await world.clock.run(flow.sendBatch([1, 2], undefined, { signal }));
+    expect(results).toMatchObject([{ code: "aborted" }, { code: "aborted" }]);
+    expect(flow.state().counters.accepted).toBe(0);
+  });
+
   test("G12 sendBatch answers for each message, and its good ones are not held by its bad ones", async () => {
     await using world = await World.open(engine);
     const flow = world.spillway.flow("orders", { partitions: 2, messageBytesMax: 1000 });
