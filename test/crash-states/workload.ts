@@ -42,9 +42,9 @@ async function runOnce(): Promise<void> {
   }
   note("C");
   const ends = await Promise.allSettled(claims.map((claim) => run(engine, claim)));
-  const failed = ends.find((end) => end.status === "rejected");
-  if (failed === undefined) return;
-  note(`F ${nameOf(failed.reason)}`);
+  const failed = ends.filter((end) => end.status === "rejected");
+  if (failed.length === 0) return;
+  for (const { reason } of failed) note(`F ${nameOf(reason)}`);
   const last = { ...draftOf(0, 1), claim: claims[0]!, limits };
   await engine.write([last]).catch((error: unknown) => note(`F ${nameOf(error)}`));
   process.exit(0);
