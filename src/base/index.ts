@@ -7,6 +7,5 @@ export type { CatalogueEntry, ErrorCode, ErrorDetails } from "./errors.ts";
 export { Heap } from "./heap.ts";
 export { checkOptions, checkPlace, checkSignal, refuseOption } from "./options.ts";
 export { chance, hash32, hash53, sequence } from "./random.ts";
-export type { Step } from "./step.ts";
 export { parseBytes, parseMs } from "./units.ts";
 export type { Size, Span } from "./units.ts";

@@ -132,10 +132,10 @@ export class ProducerDriver {
   ): Promise<void> {
     const { promise: aborted, resolve: onAbort } = Promise.withResolvers<void>();
     signal?.addEventListener("abort", () => onAbort(), { once: true });
-    while (signal?.aborted !== true && !this.#hasRoomFor(items.length)) {
+    while (!isAborted(signal) && !this.#hasRoomFor(items.length)) {
       await Promise.race([this.ready(), aborted]);
     }
-    if (signal?.aborted !== true) return this.#sendAll(items, signal, answered);
+    if (!isAborted(signal)) return this.#sendAll(items, signal, answered);
     for (const { at } of items) answered(at, abortOf(signal));
   }
 
@@ -304,6 +304,10 @@ function errorOf(refusal: Refused): SpillwayError {
     ...(allowed === undefined ? {} : { allowed }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
   });
+}
+
+function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
+  return signal?.aborted === true;
 }
 
 function abortOf(signal: AbortSignal): SpillwayError {

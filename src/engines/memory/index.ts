@@ -35,7 +35,7 @@ import type {
 import { MemoryMeta } from "./meta.ts";
 import { Partition } from "./partition.ts";
 import type { Plan } from "./partition.ts";
-import { MemorySignals } from "./signals.ts";
+import { LocalSignals } from "../signals.ts";
 
 const mebibyte = 1024 ** 2;
 
@@ -55,7 +55,7 @@ export function memory(options: MemoryOptions = {}): Engine {
 class MemoryEngine implements Engine {
   readonly profile: EngineProfile;
   readonly meta: MemoryMeta = new MemoryMeta(() => this.#needOpen());
-  readonly signals: MemorySignals = new MemorySignals();
+  readonly signals: LocalSignals = new LocalSignals();
   readonly #partitions = new Map<string, Partition>();
   readonly #fullAtBytes: number;
   readonly #random: (() => number) | undefined;

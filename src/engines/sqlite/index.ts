@@ -26,9 +26,9 @@ import type {
   StoredMessage,
   WriteResult,
 } from "../engine.ts";
-import { MemorySignals } from "../memory/signals.ts";
+import { LocalSignals } from "../signals.ts";
 import { Link } from "./link.ts";
-import { Meta } from "./watch.ts";
+import { Meta } from "./meta-store.ts";
 import { encodeWrite, op } from "./wire.ts";
 import type { Op, Requests } from "./wire.ts";
 
@@ -62,7 +62,7 @@ class SqliteEngine implements Engine {
   readonly meta: Meta;
   readonly #options: SqliteOptions;
   readonly #dir: string;
-  readonly #signals = new MemorySignals();
+  readonly #signals = new LocalSignals();
   #opening: Promise<Link> | undefined;
   #link: Link | undefined;
 

@@ -1,9 +1,9 @@
 /** Hints within one process. A hint comes after the call that published it has returned. */
-import type { Signals } from "../engine.ts";
+import type { Signals } from "./engine.ts";
 
 type Listener = (body: Uint8Array) => void;
 
-export class MemorySignals implements Signals {
+export class LocalSignals implements Signals {
   readonly #topics = new Map<string, Set<Listener>>();
 
   publish(topic: string, body: Uint8Array): void {
