@@ -77,7 +77,7 @@ function comparisonPart(report: Report, { compared, main }: Outcome): string[] {
   const rows = [head, rowOf(main), ...compared.map(rowOf)];
   const percent = Math.round((report.goodputRatio ?? 0) * 100);
   return [
-    "The same spike at fixed concurrencies, each for a few seconds",
+    "The same spike at fixed concurrencies, for at most 20 seconds",
     ...table(rows, new Set([1, 2, 3, 4])),
     `  ${percent} % of the best fixed setting, without anybody having set one.`,
     "",
