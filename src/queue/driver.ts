@@ -227,14 +227,27 @@ export class QueueDriver implements Writer {
 
   /** Discards dead letters; what is not one is left alone. @returns How many are on their way. */
   async purge(partition: number, seqs: readonly number[], reason: string): Promise<number> {
+    const owned = this.machine.partitions[partition];
+    if (owned === undefined) return 0;
+    let letters: number[];
+    let redrives: number;
+    do {
+      // What is redriven while it is looked at is a letter no more: look again.
+      ({ redrives } = owned);
+      letters = await this.#lettersAmong(partition, seqs);
+    } while (owned.isOpen && (owned.isRedriving || owned.redrives !== redrives));
+    this.machine.purge(partition, letters, reason);
+    this.schedule();
+    return letters.length;
+  }
+
+  async #lettersAmong(partition: number, seqs: readonly number[]): Promise<number[]> {
     const letters: number[] = [];
     for (const seq of new Set(seqs)) {
       const [letter] = await this.list("dead", { partition, afterSeq: seq - 1, limit: 1 });
       if (letter?.seq === seq) letters.push(seq);
     }
-    this.machine.purge(partition, letters, reason);
-    this.schedule();
-    return letters.length;
+    return letters;
   }
 
   view(): QueueView {

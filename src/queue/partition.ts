@@ -72,6 +72,8 @@ export class Partition {
   #lastSeq = 0;
   #writes = 0;
   readonly #redriven = new Map<number, RedrivenLetter>();
+  /** Letters brought back so far. */
+  redrives: number = 0;
 
   constructor(index: number, host: PartitionHost) {
     this.index = index;
@@ -91,6 +93,11 @@ export class Partition {
 
   get sources(): Sources {
     return this.reading.sources;
+  }
+
+  /** Letters are on their way back. */
+  get isRedriving(): boolean {
+    return this.#redriven.size > 0;
   }
 
   get isOpen(): boolean {
@@ -239,6 +246,7 @@ export class Partition {
    */
   redrive(letter: RedrivenLetter): boolean {
     if (this.#redriven.has(letter.seq)) return false;
+    this.redrives++;
     this.outgoing.reserve(letter.bytes);
     this.#redriven.set(letter.seq, letter);
     this.outgoing.change({ seq: letter.seq, kind: "redrive" }, undefined);
