@@ -344,14 +344,16 @@ export class Flow<T = unknown> {
     } finally {
       signal.removeEventListener("abort", onAbort);
       puller.remove();
-      for (const delivery of come) void delivery.release();
+      // One that cannot be given back any more, because its lease or the instance ended, is back anyway.
+      for (const delivery of come) delivery.release().catch(() => undefined);
     }
   }
 
   /**
    * Passes a delivery of this flow on to another: the ack here and the message there become durable
    * together. Waits for the other flow's credit, so that its pressure is felt here.
-   * @throws {SpillwayError} As `send`; then the delivery is still to be settled.
+   * @throws {SpillwayError} As `send`: then the delivery is still to be settled, or has gone back untried
+   *   if its ack was on its way. delivery_settled: its lease had ended.
    */
   async forward<Next>(
     delivery: Delivery<T>,

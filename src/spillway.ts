@@ -331,7 +331,7 @@ export class Spillway implements AsyncDisposable {
     const { name } = contract;
     const before = this.#saving.get(name) ?? Promise.resolve();
     const saved = before.then(() => this.#write(contract, controls));
-    const quiet = saved.catch(() => undefined);
+    const quiet = saved.catch(() => undefined); // Its caller hears of it; the next one still goes on.
     this.#saving.set(name, quiet);
     return saved;
   }

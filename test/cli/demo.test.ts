@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import type { Report } from "../../src/cli/demo/report.ts";
 import { emptyDir, spillway, start } from "./spillway.ts";
 import type { Ended } from "./spillway.ts";
+import { auditStore } from "../../src/engines/sqlite/index.ts";
 
 function reportIn({ stdout }: Ended): Report {
   expect(stdout.trimEnd().split("\n")).toHaveLength(1);
@@ -75,11 +76,20 @@ test("G2 a short demo accounts for every message in one JSON object with all fie
   expect(report.signalLagMs.p99).toBeGreaterThanOrEqual(report.signalLagMs.p50);
 });
 
+/** Reads the store beside the process that writes it; it may not be there yet. */
+function hasAcked(dir: string): boolean {
+  try {
+    return auditStore(dir).some(({ report }) => report.counters.acked > 0);
+  } catch {
+    return false;
+  }
+}
+
 test("G2 after Ctrl-C a second run goes on where the first stopped, and nothing is lost", async () => {
   const dir = await emptyDir();
   const args = ["--json", "--no-compare", "--data", dir];
   const first = start("demo", ...args, "--concurrency", "2", "--rate", "1500", "--seconds", "60");
-  await sleep(2000);
+  while (!hasAcked(dir)) await sleep(50);
   first.child.kill("SIGINT");
   const stopped = await first.ended;
   expect(stopped).toMatchObject({ code: 0, stderr: "" });

@@ -192,7 +192,7 @@ class SqliteEngine implements Engine {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#opening?.catch(() => {});
+    await this.#opening?.catch(() => {}); // Who opened it has been told.
     this.meta.close();
     this.#signals.close();
     await this.#link?.close();
