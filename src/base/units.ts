@@ -15,12 +15,12 @@ export type Size = number | string;
 /** A span: milliseconds as a number, or text such as "200ms", "10s", "15m", "24h", "7d". */
 export type Span = number | string;
 
-/** @returns Bytes, or undefined when the text is not a size. */
+/** @returns Bytes, or undefined when it is not a size. */
 export function parseBytes(size: Size): number | undefined {
   return parse(size, bytesOf, /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|kB|MB|GB)$/);
 }
 
-/** @returns Milliseconds, or undefined when the text is not a span. */
+/** @returns Milliseconds, or undefined when it is not a span. */
 export function parseMs(span: Span): number | undefined {
   return parse(span, msOf, /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$/);
 }
@@ -31,6 +31,7 @@ function parse(
   form: RegExp,
 ): number | undefined {
   if (typeof value === "number") return Number.isFinite(value) && value >= 0 ? value : undefined;
+  if (typeof value !== "string") return undefined; // Whatever came from outside.
   const match = form.exec(value.trim());
   return match === null ? undefined : Math.round(Number(match[1]) * units[match[2]!]!);
 }

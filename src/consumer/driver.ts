@@ -2,8 +2,8 @@
  * Runs handlers: what the target's machine starts is handed to the flow's handlers or pullers, what
  * they return or throw becomes a verdict. All that one turn brings goes back together.
  */
-import { SpillwayError } from "../base/index.ts";
-import type { Clock, Timer } from "../base/index.ts";
+import { Line, SpillwayError } from "../base/index.ts";
+import type { Clock, Member, Timer } from "../base/index.ts";
 import type { SavedBreaker } from "../control/index.ts";
 import type { Fault, Verdict } from "../flow/index.ts";
 import type { ConsumerFrame, Link, ToConsumerFrame } from "../protocol/index.ts";
@@ -18,6 +18,26 @@ export type Handler<T> = (value: T, delivery: Delivery<T>) => unknown;
 interface Taker {
   demand: number;
   readonly take: (delivery: Delivery<never>) => void;
+}
+
+/**
+ * Who waits for a verdict to become durable. The token of a run is its delivery while it runs, and
+ * then this, if anybody waits.
+ */
+class Confirm implements Member<Confirm> {
+  before: Confirm | undefined;
+  after: Confirm | undefined;
+  readonly promise: Promise<void>;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+
+  constructor() {
+    ({
+      promise: this.promise,
+      resolve: this.resolve,
+      reject: this.reject,
+    } = Promise.withResolvers<void>());
+  }
 }
 
 interface Flow {
@@ -44,8 +64,7 @@ export class TargetDriver implements Settler {
   readonly #machine: TargetMachine;
   readonly #deps: TargetDeps;
   readonly #flows = new Map<string, Flow>();
-  readonly #deliveries = new Map<Run, Delivery<never>>();
-  readonly #confirms = new Map<Run, { resolve: () => void; reject: (error: unknown) => void }>();
+  readonly #confirms = new Line<Confirm>();
   #isScheduled = false;
   #timer: Timer | undefined;
   #onIdle: (() => void)[] = [];
@@ -146,7 +165,7 @@ export class TargetDriver implements Settler {
   /** What was settled already, by a verb or by the end of its lease, stays as it is. */
   #finish(run: Run, verdict: Verdict): void {
     this.#machine.settle(run, verdict, this.#deps.clock.now());
-    this.#deliveries.delete(run);
+    if (run.token instanceof Delivery) run.token = undefined;
     this.#schedule();
   }
 
@@ -156,16 +175,18 @@ export class TargetDriver implements Settler {
 
   /** @param joint Ties the verdict to an append: both become durable together. */
   settleWith(run: Run, verdict: Verdict, joint: number | undefined): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const confirm = new Confirm();
     if (this.#machine.settle(run, verdict, this.#deps.clock.now(), true, joint)) {
-      this.#confirms.set(run, { resolve, reject });
-      this.#deliveries.delete(run);
+      this.#confirms.join(confirm);
+      run.token = confirm;
       this.#schedule();
     } else {
       const { partition, seq, attempt } = run.delivered;
-      reject(new SpillwayError("delivery_settled", { partition, seq, attempt, found: run.state }));
+      confirm.reject(
+        new SpillwayError("delivery_settled", { partition, seq, attempt, found: run.state }),
+      );
     }
-    return promise;
+    return confirm.promise;
   }
 
   working(run: Run, extendMs: number): void {
@@ -237,17 +258,18 @@ export class TargetDriver implements Settler {
         this.#start(effect.run);
         break;
       case "lost":
-        this.#deliveries.get(effect.run)?.abort();
-        this.#deliveries.delete(effect.run);
+        abort(effect.run);
         break;
       case "confirmed": {
         const { run, effective } = effect;
-        const confirm = this.#confirms.get(run);
-        this.#confirms.delete(run);
-        if (effective) confirm?.resolve();
+        const confirm = run.token;
+        if (!(confirm instanceof Confirm)) break;
+        run.token = undefined;
+        this.#confirms.leave(confirm);
+        if (effective) confirm.resolve();
         else {
           const { partition, seq, attempt } = run.delivered;
-          confirm?.reject(new SpillwayError("delivery_settled", { partition, seq, attempt }));
+          confirm.reject(new SpillwayError("delivery_settled", { partition, seq, attempt }));
         }
         break;
       }
@@ -266,7 +288,7 @@ export class TargetDriver implements Settler {
     }
     taker.demand--;
     const delivery = new Delivery<never>(flow.name, run, this, flow.isJson);
-    this.#deliveries.set(run, delivery);
+    run.token = delivery;
     taker.take(delivery);
   }
 
@@ -288,7 +310,7 @@ export class TargetDriver implements Settler {
   /** What still runs is told to stop, and goes back untried. */
   release(): void {
     for (const run of this.#machine.running) {
-      this.#deliveries.get(run)?.abort();
+      abort(run);
       this.#finish(run, { kind: "release" });
     }
   }
@@ -297,13 +319,22 @@ export class TargetDriver implements Settler {
     this.#isClosed = true;
     this.#timer?.cancel();
     // Their verdicts have left: nobody here will hear whether they became durable.
-    for (const { reject } of this.#confirms.values()) reject(new SpillwayError("outcome_unknown"));
-    this.#confirms.clear();
+    for (const confirm of this.#confirms) {
+      this.#confirms.leave(confirm);
+      confirm.reject(new SpillwayError("outcome_unknown"));
+    }
     for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 }
 
 const ack: Verdict = { kind: "ack" };
+
+/** Whoever works on it is to stop. */
+function abort(run: Run): void {
+  if (!(run.token instanceof Delivery)) return;
+  run.token.abort();
+  run.token = undefined;
+}
 
 function nextTaker(flow: Flow): Taker | undefined {
   for (let tries = 0; tries < flow.takers.length; tries++) {

@@ -10,7 +10,8 @@
  *
  * It must not know handlers, payloads or timers.
  */
-import { assert } from "../base/index.ts";
+import { assert, IntegerMap, Line } from "../base/index.ts";
+import type { Member } from "../base/index.ts";
 import { breaker, drain, overload, window } from "../control/index.ts";
 import type {
   Breaker,
@@ -47,13 +48,15 @@ export interface TargetOptions {
   readonly seed: number;
 }
 
-/** One delivery that is being handled. */
-export interface Run {
+/** One delivery that is being handled; while it runs, it stands in line in the order of the starts. */
+export interface Run extends Member<Run> {
   readonly queue: string;
   readonly delivered: Delivered;
   readonly startedAtMs: number;
   tag: Tag;
   state: "running" | "lost" | "settled";
+  /** The caller's. */
+  token: unknown;
 }
 
 export type TargetEffect =
@@ -71,7 +74,7 @@ interface Queue {
   beat: Heartbeat | undefined;
   settlements: Settlement[];
   /** Settled, and not told yet whether it counted: the latest of each message, and those before. */
-  readonly confirming: Map<number, Run>;
+  readonly confirming: IntegerMap<Run>;
   overtaken: Run[];
 }
 
@@ -95,7 +98,7 @@ export class TargetMachine {
   readonly #issuer: Issuer;
   readonly #drain: Drain;
   readonly #queues = new Map<string, Queue>();
-  readonly #runs = new Set<Run>();
+  readonly #runs = new Line<Run>();
   #effects: TargetEffect[] = [];
   #okAtMs: number;
   #hungCheckAtMs = Infinity;
@@ -128,7 +131,7 @@ export class TargetMachine {
   // Queues.
 
   queueJoined(queue: string, nowMs: number): void {
-    const confirming = new Map<number, Run>();
+    const confirming = new IntegerMap<Run>();
     const demand = 0;
     this.#queues.set(queue, {
       id: queue,
@@ -208,13 +211,22 @@ export class TargetMachine {
     if (queue.demand !== Infinity) queue.demand = Math.max(0, queue.demand - accepted);
     for (let at = 0; at < messages.length; at++) {
       const delivered = messages[at]!;
-      const run: Run = { queue: queue.id, delivered, startedAtMs: nowMs, tag: 0, state: "running" };
+      const run: Run = {
+        queue: queue.id,
+        delivered,
+        startedAtMs: nowMs,
+        tag: 0,
+        state: "running",
+        token: undefined,
+        before: undefined,
+        after: undefined,
+      };
       if (at >= accepted || this.#isClosing) {
         run.state = "settled";
         this.#push(queue, run, { kind: "release" }, 0, false, undefined); // T2
         continue;
       }
-      this.#runs.add(run);
+      this.#runs.join(run);
       overload.spend(this.#overload, nowMs, delivered.cost);
       this.#transition(breaker.started(this.#breaker, nowMs), nowMs);
       run.tag = window.dispatched(this.#window, nowMs, this.#runs.size);
@@ -233,7 +245,7 @@ export class TargetMachine {
   settle(run: Run, verdict: Verdict, nowMs: number, confirm = false, joint?: number): boolean {
     if (run.state !== "running") return false;
     run.state = "settled";
-    this.#forget(run);
+    this.#runs.leave(run);
     const queue = this.#queues.get(run.queue);
     if (queue === undefined) return false;
     const durationMs = nowMs - run.startedAtMs;
@@ -353,12 +365,8 @@ export class TargetMachine {
   #lose(run: Run): void {
     if (run.state !== "running") return;
     run.state = "lost";
-    this.#forget(run);
+    this.#runs.leave(run);
     this.#effects.push({ kind: "lost", run });
-  }
-
-  #forget(run: Run): void {
-    this.#runs.delete(run);
   }
 
   /** Looked for when a lease has ended, which is rare: an index would cost every message. */
@@ -444,8 +452,7 @@ export class TargetMachine {
   get #placeAtMs(): number {
     const limit = window.limitOf(this.#window);
     if (this.#runs.size < limit || limit === window.fullLimitOf(this.#window)) return Infinity;
-    const [oldest] = this.#runs;
-    return oldest!.startedAtMs + window.hungAfterMs(this.#window);
+    return this.#runs.first!.startedAtMs + window.hungAfterMs(this.#window);
   }
 
   #checkHung(nowMs: number): void {
@@ -465,7 +472,7 @@ export class TargetMachine {
     this.#isClosing = true;
   }
 
-  get running(): ReadonlySet<Run> {
+  get running(): Line<Run> {
     return this.#runs;
   }
 

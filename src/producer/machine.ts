@@ -12,7 +12,7 @@
  *
  * It must not know what a link is, when timers fire, or what a promise is.
  */
-import { assert, catalogue, Deque } from "../base/index.ts";
+import { assert, catalogue, Deque, IntegerMap } from "../base/index.ts";
 import { steering } from "../control/index.ts";
 import { spender } from "../protocol/index.ts";
 import type {
@@ -86,7 +86,7 @@ interface Stream<T> {
   waitingBytes: number;
   /** Gave up, and still stand in their queue. */
   gone: number;
-  readonly unanswered: Map<number, Op<T>>;
+  readonly unanswered: IntegerMap<Op<T>>;
   position: number;
   /** How many the last turns sent: credit to ask for before it is missed. */
   recent: number;
@@ -136,7 +136,7 @@ export class ProducerMachine<T> {
       waitingCount: 0,
       waitingBytes: 0,
       gone: 0,
-      unanswered: new Map<number, Op<T>>(),
+      unanswered: new IntegerMap<Op<T>>(),
       position: 0,
       recent: 0,
       classLimit: 2,
@@ -409,9 +409,8 @@ export class ProducerMachine<T> {
   #answer(stream: Stream<T>, results: readonly SendResult[]): void {
     let again: Op<T>[] | undefined;
     for (const result of results) {
-      const op = stream.unanswered.get(result.position);
+      const op = stream.unanswered.delete(result.position);
       if (op === undefined) continue;
-      stream.unanswered.delete(result.position);
       if (result.kind !== "refused") {
         op.state = "ended";
         const duplicate = result.kind === "duplicate";
@@ -510,7 +509,8 @@ export class ProducerMachine<T> {
     stream.classLimit = 2;
     stream.refusal = noCredit;
     // Sent but never answered: only an idempotency key makes a repeat safe, so that those wait again.
-    const lost = [...stream.unanswered.values()];
+    const unanswered = [...stream.unanswered].toSorted(([a], [b]) => a - b);
+    const lost = unanswered.map(([, op]) => op);
     stream.unanswered.clear();
     for (const op of stream.outgoing.splice(0).toReversed()) this.#enqueue(stream, op, true);
     for (const op of lost.toReversed()) {

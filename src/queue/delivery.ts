@@ -9,16 +9,14 @@
  *
  * It must not know lanes, keys or the store.
  */
-import { assert, Deque } from "../base/index.ts";
-import type { Entry } from "./entry.ts";
+import { assert, Deque, Line } from "../base/index.ts";
+import type { Entry, Holder } from "./entry.ts";
 import { spender } from "../protocol/index.ts";
 import type { Delivered, Grant, Spender, ToConsumerFrame } from "../protocol/index.ts";
 import { messageClasses } from "../flow/index.ts";
 
-interface Consumer {
-  readonly id: string;
+interface Consumer extends Holder {
   readonly spender: Spender;
-  out: number;
   outbox: Delivered[];
   wanted: number;
 }
@@ -53,7 +51,7 @@ export class Delivery {
   readonly #prepared = new Deque<Entry>();
   /** Of paused partitions: their attempt is durable, they go out when the partition resumes. */
   #held: Entry[] = [];
-  readonly #out = new Map<Entry, Consumer>();
+  readonly #out = new Line<Entry>();
   starting = 0;
   #writeMs = 1;
   #settledPerMs = 0;
@@ -88,9 +86,9 @@ export class Delivery {
   leave(consumer: string): Entry[] {
     this.#consumers.delete(consumer);
     const entries: Entry[] = [];
-    for (const [entry, { id }] of this.#out) {
-      if (id !== consumer) continue;
-      this.#out.delete(entry);
+    for (const entry of this.#out) {
+      if (entry.holder!.id !== consumer) continue;
+      this.#takeBack(entry);
       entries.push(entry);
     }
     return entries;
@@ -177,24 +175,29 @@ export class Delivery {
       entry.leaseAtMs = nowMs + leaseMs;
       this.#nextLeaseCheckMs = Math.min(this.#nextLeaseCheckMs, entry.leaseAtMs);
       consumer.out++;
-      this.#out.set(entry, consumer);
+      entry.holder = consumer;
+      this.#out.join(entry);
       consumer.outbox.push(deliveredOf(entry, leaseMs));
     }
   }
 
   /** Takes back what is out. @returns False when that attempt is not out (V3). */
   settled(entry: Entry, attempt: number, nowMs: number): boolean {
-    const consumer = this.#out.get(entry);
-    if (consumer === undefined || entry.attempts !== attempt) return false;
-    this.#out.delete(entry);
-    consumer.out--;
+    if (entry.holder === undefined || entry.attempts !== attempt) return false;
+    this.#takeBack(entry);
     this.#servedUntilMs = nowMs + servedMs;
     this.#sample(nowMs);
     return true;
   }
 
+  #takeBack(entry: Entry): void {
+    entry.holder!.out--;
+    entry.holder = undefined;
+    this.#out.leave(entry);
+  }
+
   extend(entry: Entry, attempt: number, untilMs: number): boolean {
-    if (!this.#out.has(entry) || entry.attempts !== attempt) return false;
+    if (entry.holder === undefined || entry.attempts !== attempt) return false;
     entry.leaseAtMs = Math.max(entry.leaseAtMs, untilMs);
     return true;
   }
@@ -204,16 +207,16 @@ export class Delivery {
     if (nowMs < this.#nextLeaseCheckMs) return [];
     const entries: Entry[] = [];
     this.#nextLeaseCheckMs = Infinity;
-    for (const [entry, consumer] of this.#out) {
+    for (const entry of this.#out) {
       if (entry.leaseAtMs > nowMs) {
         this.#nextLeaseCheckMs = Math.min(this.#nextLeaseCheckMs, entry.leaseAtMs);
         continue;
       }
-      this.#out.delete(entry);
-      consumer.out--;
+      const { id } = entry.holder!;
+      this.#takeBack(entry);
       entries.push(entry);
       const { partition, seq, attempts: attempt } = entry;
-      this.#host.send(consumer.id, { kind: "lost", partition, seq, attempt });
+      this.#host.send(id, { kind: "lost", partition, seq, attempt });
     }
     return entries;
   }
@@ -259,11 +262,7 @@ export class Delivery {
   drop(partition: number): void {
     this.paused(partition);
     this.#held = this.#held.filter((held) => held.partition !== partition);
-    for (const [entry, consumer] of this.#out) {
-      if (entry.partition !== partition) continue;
-      this.#out.delete(entry);
-      consumer.out--;
-    }
+    for (const entry of this.#out) if (entry.partition === partition) this.#takeBack(entry);
   }
 
   view(nowMs: number): DeliveryView {

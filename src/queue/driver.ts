@@ -53,7 +53,8 @@ export class QueueDriver implements Writer {
   readonly #deps: QueueDeps;
   readonly #producers = new Map<string, Link<ToProducerFrame, ProducerFrame>>();
   readonly #consumers = new Map<string, Link<ToConsumerFrame, ConsumerFrame>>();
-  readonly #writing = new Map<number, { write: PartitionWrite; repeats: number }>();
+  /** By partition. */
+  readonly #writing: ({ write: PartitionWrite; repeats: number } | undefined)[] = [];
   readonly #timers = new Set<Timer>();
   #turnTimer: Timer | undefined;
   #turnAtMs = Infinity;
@@ -423,12 +424,12 @@ export class QueueDriver implements Writer {
       changes: write.changes,
       limits: write.limits,
     };
-    this.#writing.set(partition, { write: prepared, repeats: 0 });
+    this.#writing[partition] = { write: prepared, repeats: 0 };
     return prepared;
   }
 
   written(partition: number, result: WriteResult): void {
-    this.#writing.delete(partition);
+    this.#writing[partition] = undefined;
     if (this.#isClosed) return;
     try {
       this.machine.written(partition, result, this.#deps.clock.now());
@@ -439,12 +440,12 @@ export class QueueDriver implements Writer {
   }
 
   failed(partition: number, error: unknown): readonly number[] {
-    const writing = this.#writing.get(partition);
+    const writing = this.#writing[partition];
     if (this.#isClosed || writing === undefined) return [];
     const nowMs = this.#deps.clock.now();
     const code = isSpillwayError(error) ? error.code : undefined;
     if (code === "store_full" || code === "bound_reached") {
-      this.#writing.delete(partition);
+      this.#writing[partition] = undefined;
       this.schedule();
       const answer = code === "store_full" ? code : "buffer_full";
       return this.machine.refused(partition, answer, nowMs);
@@ -453,12 +454,12 @@ export class QueueDriver implements Writer {
     if (mayRepeat && writing.repeats < repeatsMax) {
       writing.repeats++;
       this.#after(repeatDelayMs * writing.repeats, () => {
-        if (this.#writing.get(partition) !== writing) return;
+        if (this.#writing[partition] !== writing) return;
         this.#deps.writes.repeat(this, partition, writing.write);
       });
       return [];
     }
-    this.#writing.delete(partition);
+    this.#writing[partition] = undefined;
     this.#stop(partition, error);
     return [];
   }

@@ -1,4 +1,5 @@
 /** A pending message that its partition's owner knows of: a descriptor and where it stands. */
+import type { Member } from "../base/index.ts";
 import type { Descriptor } from "../engines/engine.ts";
 import type { MessageClass } from "../flow/index.ts";
 
@@ -26,7 +27,14 @@ export interface Message {
   readonly payload: Uint8Array;
 }
 
-export interface Entry {
+/** A consumer, as far as an entry knows it. */
+export interface Holder {
+  readonly id: string;
+  /** How many it has. */
+  out: number;
+}
+
+export interface Entry extends Member<Entry> {
   readonly partition: number;
   readonly seq: number;
   /** Place in `messageClasses`. */
@@ -50,6 +58,10 @@ export interface Entry {
   needsCommit: boolean;
   needsPayload: boolean;
   leaseAtMs: number;
+  /** Who has it while it is out, and its neighbours in the order of being handed out. */
+  holder: Holder | undefined;
+  before: Entry | undefined;
+  after: Entry | undefined;
   /** How often it was given back untried, since it is in memory: a loop of that is slowed down. */
   releases: number;
   /** A retry takes its token of the budget when it becomes ready. */
@@ -81,6 +93,9 @@ export function entryOf(
     needsCommit: false,
     needsPayload: false,
     leaseAtMs: 0,
+    holder: undefined,
+    before: undefined,
+    after: undefined,
     releases: 0,
     isRetry: descriptor.attempts > 0,
   };

@@ -8,7 +8,7 @@
  * K3  A message of the key that is in the store and not kept implies `more`. So a chain that begins
  *     while part of the backlog is unseen begins with `more`, and asks the store for its next head.
  */
-import { assert, Deque } from "../base/index.ts";
+import { assert, Deque, IntegerMap } from "../base/index.ts";
 import type { Entry } from "./entry.ts";
 
 /** Followers kept at hand, per key: enough for one read, little enough for a hot key to cost nothing. */
@@ -28,7 +28,7 @@ export interface Chain {
 }
 
 export class Keys {
-  readonly #chains = new Map<number, Chain>();
+  readonly #chains = new IntegerMap<Chain>();
 
   get(keyHash: number): Chain | undefined {
     return this.#chains.get(keyHash);

@@ -9,7 +9,7 @@
  * P4  Memory is bounded by the read-ahead, whatever the backlog (G6).
  * P5  `complete` only when every pending message is known here: kept, or behind a known head.
  */
-import { assert } from "../base/index.ts";
+import { assert, IntegerMap } from "../base/index.ts";
 import type {
   AppendResult,
   Claim,
@@ -59,7 +59,7 @@ export interface PartitionHost {
 export class Partition {
   readonly index: number;
   readonly #host: PartitionHost;
-  readonly entries: Map<number, Entry> = new Map();
+  readonly entries: IntegerMap<Entry> = new IntegerMap();
   readonly keys: Keys = new Keys();
   readonly outgoing: Outgoing = new Outgoing();
   readonly reading: ReadAhead;
@@ -353,6 +353,9 @@ export class Partition {
       needsCommit: false,
       needsPayload: false,
       leaseAtMs: 0,
+      holder: undefined,
+      before: undefined,
+      after: undefined,
       releases: 0,
       isRetry: false,
     };

@@ -10,6 +10,7 @@
  *
  * Reads may be answered in any order, and late: what ended meanwhile is known from `Reads`.
  */
+import type { IntegerMap } from "../base/index.ts";
 import type { Descriptor, DueCursor } from "../engines/engine.ts";
 import { messageClasses } from "../flow/index.ts";
 import type { MessageClass } from "../flow/index.ts";
@@ -28,7 +29,7 @@ const groupsPage = 256;
 export interface ReadAheadHost {
   readonly ordered: boolean;
   readonly readAhead: number;
-  readonly entries: Map<number, Entry>;
+  readonly entries: IntegerMap<Entry>;
   readonly keys: Keys;
   isOpen(): boolean;
   effect(effect: QueueEffect): void;

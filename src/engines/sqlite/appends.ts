@@ -5,14 +5,14 @@
  * A1  Seqs are given in order and only to what is stored (E6).
  * A2  An id within its window stores nothing: `duplicate`, or `conflict` if the content differs (E8).
  */
-import { crc32 } from "node:zlib";
-import type { ByteReader, ByteWriter } from "./bytes.ts";
+import type { ByteReader } from "./bytes.ts";
+import { checksumAt } from "./checksum.ts";
 import { entry, remember } from "./partition.ts";
 import type { Part } from "./partition.ts";
 import type { Results } from "./results.ts";
 import { idSpan, inlineBytesMax } from "./schema.ts";
 import type { Statements } from "./statements.ts";
-import { crcHeadBytes, flag } from "./wire.ts";
+import { contentHeadBytes, flag } from "./wire.ts";
 
 /** Reads `count` appends from the reader's place; the caller checks the bound. */
 export function applyAppends(
@@ -43,11 +43,12 @@ function applyAppend(
   const idempotencyAt = from.at;
   if ((flags & flag.idempotency) !== 0) from.at += 32;
   const group = (flags & flag.group) === 0 ? null : from.text();
-  const contentAt = from.at + 4;
-  const headersLength = view.getUint32(contentAt + 16, true);
-  const keyLength = view.getUint32(contentAt + 20, true);
+  const contentAt = from.at + 8;
+  const crc = view.getUint32(from.at + 4, true);
+  const headersLength = view.getUint32(contentAt + 8, true);
+  const keyLength = view.getUint32(contentAt + 12, true);
   const dataLength = headersLength + view.getUint32(from.at, true);
-  const dataAt = contentAt + crcHeadBytes + keyLength;
+  const dataAt = contentAt + contentHeadBytes + keyLength;
   from.at = dataAt + dataLength;
 
   const { p, nextSeq: seq } = part;
@@ -56,28 +57,30 @@ function applyAppend(
     const until = view.getFloat64(idempotencyAt + 24, true);
     if (!isNew(part, from, idempotencyAt, id, until, nowMs, statements, results)) return;
   }
-  view.setFloat64(contentAt, seq, true);
-  const start = from.bytes.byteOffset;
-  const buffer = from.bytes.buffer;
-  const crc = crc32(new Uint8Array(buffer, start + contentAt, from.at - contentAt), part.crcSeed);
-  const data = new Uint8Array(buffer, start + dataAt, dataLength);
+  const checksum = checksumAt(crc, part.placeSeed, seq);
+  const data = new Uint8Array(from.bytes.buffer, from.bytes.byteOffset + dataAt, dataLength);
   const body = dataLength + keyLength > inlineBytesMax;
   const lane = (flags & flag.classMask) + (group === null ? 0 : 4);
-  statements.messageInsert.run(
-    p,
-    lane,
-    seq,
-    (flags & flag.keyHash) === 0 ? null : view.getFloat64(contentAt + 8, true),
-    group,
-    cost,
-    deadline,
-    nowMs,
-    crc,
-    bytes,
-    headersLength,
-    (flags & flag.key) === 0 ? null : from.bytes.toString("utf8", dataAt - keyLength, dataAt),
-    body ? null : data,
-  );
+  const blob = body ? null : data;
+  if ((flags & flag.columns) === 0) {
+    statements.plainInsert.run(p, lane, seq, nowMs, checksum, bytes, headersLength, blob);
+  } else {
+    statements.messageInsert.run(
+      p,
+      lane,
+      seq,
+      (flags & flag.keyHash) === 0 ? null : view.getFloat64(contentAt, true),
+      group,
+      cost,
+      deadline,
+      nowMs,
+      checksum,
+      bytes,
+      headersLength,
+      (flags & flag.key) === 0 ? null : from.bytes.toString("utf8", dataAt - keyLength, dataAt),
+      blob,
+    );
+  }
   if (body) statements.bodyInsert.run(id, data);
   if (due !== null) statements.sideDelay.run(p, seq, lane, due);
   part.nextSeq = seq + 1;
@@ -117,22 +120,4 @@ function isNew(
   const same = Buffer.compare(known["content"] as Uint8Array, content) === 0;
   results.repeated(same, (known["id"] as number) - part.p * idSpan);
   return false;
-}
-
-/** The CRC of a row read back: the same bytes in the same order as when it was stored. */
-export function crcOf(
-  seed: number,
-  seq: number,
-  keyHash: number | null,
-  key: string | null,
-  headersLength: number,
-  data: Uint8Array,
-  scratch: ByteWriter,
-): number {
-  scratch.at = 0;
-  scratch.f64(seq);
-  scratch.f64(keyHash ?? 0);
-  scratch.u32(headersLength);
-  scratch.text(key ?? "");
-  return crc32(data, crc32(scratch.bytes.subarray(0, scratch.at), seed));
 }

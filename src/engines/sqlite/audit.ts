@@ -12,7 +12,8 @@ import { SpillwayError } from "../../base/index.ts";
 import type { AuditReport, Counters, PartitionRef } from "../engine.ts";
 import { storePath } from "./directory.ts";
 import { toSpillwayError } from "./failures.ts";
-import { crcSeed, decodeSeqs } from "./partition.ts";
+import { placeSeed } from "./checksum.ts";
+import { decodeSeqs } from "./partition.ts";
 import { isIntact } from "./rows.ts";
 import type { Row } from "./rows.ts";
 import { idSpan, migrations, pragma } from "./schema.ts";
@@ -70,7 +71,7 @@ export function* auditPartition(
     if (part === undefined) {
       return { counters: none, counted: { dead: 0, pending: 0, bytes: 0 }, damaged: [] };
     }
-    const seed = crcSeed(ref.flow, ref.partition);
+    const seed = placeSeed(ref.flow, ref.partition);
     const pending = yield* count(db, "msg", "lane", part["p"] as number, seed);
     const shelves = yield* count(db, "shelf", "kind", part["p"] as number, seed);
     return report(db, part, pending, shelves);

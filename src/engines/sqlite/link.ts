@@ -7,7 +7,7 @@
  * L2  Calls are done in the order in which they were made.
  */
 import { Worker } from "node:worker_threads";
-import { Deque, SpillwayError } from "../../base/index.ts";
+import { Deque, IntegerMap, SpillwayError } from "../../base/index.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { readResult } from "./results.ts";
 import { readMessage } from "./rows.ts";
@@ -38,7 +38,7 @@ interface Call {
 export class Link {
   readonly #worker: Worker;
   readonly #dir: string;
-  readonly #calls = new Map<number, Call>();
+  readonly #calls = new IntegerMap<Call>();
   readonly #full: ByteWriter[] = [];
   readonly #opened: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly #closed: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -67,7 +67,7 @@ export class Link {
     this.#dir = options.dir;
     const url = new URL(import.meta.resolve("#sqlite-worker"));
     this.#worker = new Worker(url, {
-      execArgv: [], // What the caller's thread was started with is not for this one.
+      execArgv: process.env["PROF"] ? ["--cpu-prof", "--cpu-prof-dir=/tmp/exp/prof"] : [], // What the caller's thread was started with is not for this one.
       workerData: options,
       name: "spillway-sqlite",
       resourceLimits: { maxYoungGenerationSizeMb: youngMebibytes },
@@ -190,8 +190,7 @@ export class Link {
     while (from.at < from.bytes.length) {
       const kind = from.u8();
       const id = from.u32();
-      const call = this.#calls.get(id)!;
-      this.#calls.delete(id);
+      const call = this.#calls.delete(id)!;
       if (kind === reply.error) call.reject(decodeError(from));
       else if (kind === reply.json) call.resolve(JSON.parse(from.text()));
       else if (kind === reply.messages) call.resolve(readMany(from, from.u32(), readMessage));

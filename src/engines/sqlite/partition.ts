@@ -8,8 +8,8 @@
  * P3  A claim lives as long as the process that gave it: `claimId` is not stored. The fence is.
  */
 import type { Seq } from "../../flow/index.ts";
-import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "./bytes.ts";
+import { placeSeed } from "./checksum.ts";
 import type { Statements } from "./statements.ts";
 import { SpillwayError } from "../../base/index.ts";
 import { partitionsMax } from "./schema.ts";
@@ -47,8 +47,7 @@ export interface Part {
   readonly p: number;
   readonly flow: string;
   readonly partition: number;
-  /** Every CRC of the partition begins here: a row that was moved elsewhere does not fit. */
-  readonly crcSeed: number;
+  readonly placeSeed: number;
   fence: number;
   claimId: string;
   /** The claim that a rolled back transaction returns to. */
@@ -188,7 +187,7 @@ function newPart(p: number, flow: string, partition: number): Part {
     p,
     flow,
     partition,
-    crcSeed: crcSeed(flow, partition),
+    placeSeed: placeSeed(flow, partition),
     fence: 0,
     claimId: "",
     savedClaimId: "",
@@ -206,10 +205,6 @@ function newPart(p: number, flow: string, partition: number): Part {
     knownBefore: new Map(),
     dirty: false,
   };
-}
-
-export function crcSeed(flow: string, partition: number): number {
-  return crc32(`${flow}/${partition}/`);
 }
 
 function fill(part: Part, row: Record<string, unknown>, statements: Statements): void {

@@ -5,9 +5,9 @@
  */
 import { SpillwayError } from "../../base/index.ts";
 import type { Descriptor, ShelfEntry, StoredMessage } from "../engine.ts";
-import { crcOf } from "./appends.ts";
 import { ByteWriter } from "./bytes.ts";
 import type { ByteReader } from "./bytes.ts";
+import { checksumAt, crcOfParts } from "./checksum.ts";
 import type { Part } from "./partition.ts";
 import { className } from "./wire.ts";
 
@@ -77,25 +77,23 @@ function putContent(to: ByteWriter, row: Row): void {
 const scratch = new ByteWriter(256);
 
 /** Whether a row's content is what was stored. A discarded message has no CRC: its payload is gone. */
-export function isIntact(row: Row, crcSeed: number): boolean {
+export function isIntact(row: Row, placeSeed: number): boolean {
   const { seq, key, ktext, hlen, data, crc } = row;
   if (crc === null) return true;
   if (!(data instanceof Uint8Array)) return false;
-  const found = crcOf(
-    crcSeed,
-    seq as number,
+  const content = crcOfParts(
     key as number | null,
     ktext as string | null,
     hlen as number,
     data,
     scratch,
   );
-  return found === crc;
+  return checksumAt(content, placeSeed, seq as number) === crc;
 }
 
 /** @throws {SpillwayError} store_corrupt */
 export function needIntact(row: Row, part: Part): void {
-  if (isIntact(row, part.crcSeed)) return;
+  if (isIntact(row, part.placeSeed)) return;
   const { flow, partition } = part;
   throw new SpillwayError("store_corrupt", { flow, partition, seq: row["seq"] });
 }

@@ -12,6 +12,7 @@ type StatementName =
   | "partInsert"
   | "partSave"
   | "messageInsert"
+  | "plainInsert"
   | "messageDelete"
   | "messageEntry"
   | "bodyInsert"
@@ -73,6 +74,8 @@ const sql: Readonly<Record<StatementName, string>> = {
   partSave: `UPDATE part SET fence = ?, last_write = ?, last_result = ?, next_seq = ?, accepted = ?,
     acked = ?, dead = ?, discarded = ?, pending = ?, bytes = ?, started = ? WHERE p = ?`,
   messageInsert: "INSERT INTO msg VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+  /** Without key, group, cost and deadline: a third fewer parameters to bind. */
+  plainInsert: "INSERT INTO msg VALUES(?, ?, ?, NULL, NULL, NULL, NULL, ?, ?, ?, ?, NULL, ?)",
   messageDelete: "DELETE FROM msg WHERE p = ? AND lane = ? AND seq BETWEEN ? AND ?",
   messageEntry: `SELECT m.lane, m.bytes, s.p AS side, m.data IS NULL AS body FROM ${joined}
     WHERE m.p = ? AND m.lane IN ${lanes} AND m.seq = ?`,

@@ -8,8 +8,8 @@
  * Reply:   kind u8, id u32, then as `reply` says. Before the first one a u8: 1 where they answer a whole
  *          request message, 0 where they come from work that went on after it.
  * Append:  flags u16, bytes f64, [cost f64] [due f64] [deadline f64] [idempotency 16 + 8 bytes, until
- *          f64] [group text], payload length u32, then what the CRC covers: seq f64 (filled in by the
- *          writer), key hash f64, headers length u32, key length u32, key, headers, payload.
+ *          f64] [group text], payload length u32, CRC u32, then what it covers: key hash f64, headers
+ *          length u32, key length u32, key, headers, payload.
  */
 import { SpillwayError } from "../../base/index.ts";
 import type { ErrorCode } from "../../base/index.ts";
@@ -27,6 +27,7 @@ import type {
   Shelf,
 } from "../engine.ts";
 import type { ByteReader, ByteWriter } from "./bytes.ts";
+import { crcOfContent } from "./checksum.ts";
 
 export const op = {
   write: 1,
@@ -99,10 +100,12 @@ export const flag = {
   deadline: 128,
   idempotency: 256,
   started: 512,
+  /** Any of those that have a column of their own in `msg`. */
+  columns: 188,
 } as const;
 
 /** Bytes of what the CRC covers before the key. */
-export const crcHeadBytes = 24;
+export const contentHeadBytes = 16;
 
 export const changeKind = {
   started: 0,
@@ -265,14 +268,17 @@ function encodeContent(
   payload: Uint8Array,
 ): void {
   to.need(32 + key.length * 3 + headers.length + payload.length);
+  const crcAt = to.at + 4;
+  const start = to.at + 8;
   to.view.setUint32(to.at, payload.length, true);
-  to.view.setFloat64(to.at + 12, keyHash, true);
-  to.view.setUint32(to.at + 20, headers.length, true);
-  to.at += 24; // The key's length and the key follow, as a text.
+  to.view.setFloat64(start, keyHash, true);
+  to.view.setUint32(start + 8, headers.length, true);
+  to.at += 20; // The key's length and the key follow, as a text.
   to.text(key);
   to.bytes.set(headers, to.at);
   to.bytes.set(payload, to.at + headers.length);
   to.at += headers.length + payload.length;
+  to.view.setUint32(crcAt, crcOfContent(to.bytes.subarray(start, to.at)), true);
 }
 
 function needBytes(bytes: Uint8Array, count: number): void {
