@@ -7,6 +7,8 @@
  * addressing with linear probing, deletion by backward shift (Knuth, TAOCP 6.4, algorithm R).
  */
 const capacityMin = 16;
+/** Up to here a table keeps its size when it empties: what fills and empties in turn is not resized. */
+const capacityKept = 4096;
 
 export class IntegerMap<T extends object | number> {
   #keys = new Float64Array(capacityMin);
@@ -54,7 +56,7 @@ export class IntegerMap<T extends object | number> {
     }
     values[hole] = undefined;
     this.#size--;
-    if (values.length > capacityMin && this.#size * 16 < values.length) {
+    if (values.length > capacityKept && this.#size * 16 < values.length) {
       this.#resize(values.length / 4);
     }
     return value;
