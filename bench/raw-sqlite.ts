@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import type { StatementSync } from "node:sqlite";
+import { hash53 } from "../src/base/index.ts";
 import { idSpan, prepareStore } from "../src/engines/sqlite/schema.ts";
 
 export interface RawLoad {
@@ -62,6 +63,7 @@ class Groups {
   readonly #load: RawLoad;
   readonly #payload: Uint8Array;
   readonly #ids: Uint8Array[];
+  readonly #keys: { readonly text: string; readonly hash: number }[];
   readonly #insert: StatementSync;
   readonly #dedup: StatementSync;
   readonly #part: StatementSync;
@@ -71,8 +73,10 @@ class Groups {
     this.#db = db;
     this.#load = load;
     this.#payload = new Uint8Array(load.payloadBytes).fill(7);
-    // Ids are made before the clock runs: hashing is not the store's work.
-    this.#ids = load.keyed ? Array.from({ length: load.messages + load.groupSize }, idOf) : [];
+    // Ids and keys are made before the clock runs: hashing is not the store's work.
+    const length = load.keyed ? load.messages + load.groupSize : 0;
+    this.#ids = Array.from({ length }, idOf);
+    this.#keys = Array.from({ length }, keyOf);
     this.#insert = db.prepare("INSERT INTO msg VALUES(1, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     this.#dedup = db.prepare("INSERT OR IGNORE INTO dedup VALUES(?, ?, ?, ?)");
     this.#part = db.prepare(
@@ -96,15 +100,14 @@ class Groups {
   #append(first: number): void {
     const { groupSize, keyed, payloadBytes } = this.#load;
     for (let seq = first; seq < first + groupSize; seq++) {
-      const key = keyed ? 1 + ((seq * 2_654_435_761) % 9_007_199_254_740) : null;
+      const key = keyed ? this.#keys[seq - 1]! : undefined;
       if (keyed) {
         const id = this.#ids[seq - 1]!;
         this.#dedup.run(idSpan + seq, 1.8e12, id.subarray(0, 16), id.subarray(16, 24));
       }
-      const text = keyed ? `key-${key}` : null;
       this.#insert.run(
         seq,
-        key,
+        key?.hash ?? null,
         null,
         null,
         null,
@@ -112,7 +115,7 @@ class Groups {
         seq,
         payloadBytes,
         0,
-        text,
+        key?.text ?? null,
         this.#payload,
       );
     }
@@ -125,6 +128,12 @@ class Groups {
       this.#remove.run(seq, seq + step - 1);
     }
   }
+}
+
+/** As random as the hash of any key, and as long a text as the subject's. */
+function keyOf(_: unknown, index: number): { text: string; hash: number } {
+  const text = `key-${index * 2_654_435_761}`;
+  return { text, hash: hash53(text) };
 }
 
 function idOf(_: unknown, index: number): Uint8Array {

@@ -245,8 +245,9 @@ export class Flow<T = unknown> {
       await this.#parts.producer.sendMany(items, waiting.signal, (at, answer) => {
         if (answer instanceof SpillwayError) give(at, answer);
         else {
-          const { id, duplicate, durability } = this.#receipt(answer);
-          results[at] = { accepted: true, id, duplicate, durability };
+          const { partition, seq, duplicate } = answer;
+          const id = formatId(this.name, partition, seq);
+          results[at] = { accepted: true, id, duplicate, durability: this.#parts.durability };
         }
       });
     }

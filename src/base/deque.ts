@@ -1,6 +1,8 @@
+const capacityMin = 8;
+
 /** A queue with both ends open, on a ring that doubles: O(1) at either end, nothing shifted. */
 export class Deque<T> {
-  #ring: (T | undefined)[] = Array.from({ length: 8 });
+  #ring: (T | undefined)[] = [];
   #head = 0;
   #size = 0;
 
@@ -41,7 +43,8 @@ export class Deque<T> {
   }
 
   #grow(): void {
-    const ring: (T | undefined)[] = Array.from({ length: 2 * this.#ring.length });
+    const length = Math.max(capacityMin, 2 * this.#ring.length);
+    const ring: (T | undefined)[] = Array.from({ length });
     for (let i = 0; i < this.#size; i++) {
       ring[i] = this.#ring[(this.#head + i) & (this.#ring.length - 1)];
     }

@@ -9,6 +9,6 @@ export { IntegerMap } from "./integer-map.ts";
 export { Line } from "./line.ts";
 export type { Member } from "./line.ts";
 export { checkOptions, checkPlace, checkSignal, refuseOption } from "./options.ts";
-export { chance, hash32, hash53, sequence } from "./random.ts";
+export { chance, hash32, hash53, hashNumber, sequence } from "./random.ts";
 export { parseBytes, parseMs } from "./units.ts";
 export type { Size, Span } from "./units.ts";

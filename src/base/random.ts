@@ -18,6 +18,14 @@ export function hash32(seed: number, ...words: readonly (number | string)[]): nu
   return finalise(h);
 }
 
+/** `hash32` of one number that is no text, for what is done for every message. */
+export function hashNumber(seed: number, word: number): number {
+  let h = (seed ^ 0x811c9dc5) >>> 0;
+  h = Math.imul(h ^ (word >>> 0), 0x01000193);
+  h = Math.imul(h ^ Math.floor(word / 4294967296), 0x01000193);
+  return finalise(Math.imul(h ^ 0xff, 0x01000193));
+}
+
 /** A number in [0, 1), evenly spread, from the seed and the words. */
 export function chance(seed: number, ...words: readonly (number | string)[]): number {
   return hash32(seed, ...words) / 4294967296;

@@ -20,7 +20,8 @@ export class Delivery<T = unknown> {
   readonly #flow: string;
   readonly #isJson: boolean;
   #abort: AbortController | undefined;
-  #value: { readonly of: T } | undefined;
+  #value: T | undefined;
+  #isRead = false;
   #headers: Readonly<Record<string, string>> | undefined;
 
   constructor(flow: string, run: Run, settler: Settler, isJson: boolean) {
@@ -70,13 +71,12 @@ export class Delivery<T = unknown> {
 
   /** The message: parsed JSON, or the bytes of a flow of bytes. */
   get value(): T {
-    if (this.#value === undefined) {
+    if (!this.#isRead) {
       const { payload } = this.#run.delivered;
-      this.#value = {
-        of: (this.#isJson ? JSON.parse(decoder.decode(payload)) : payload) as T,
-      };
+      this.#value = (this.#isJson ? JSON.parse(decoder.decode(payload)) : payload) as T;
+      this.#isRead = true;
     }
-    return this.#value.of;
+    return this.#value as T;
   }
 
   get headers(): Readonly<Record<string, string>> {

@@ -60,7 +60,12 @@ test("B1 whatever is offered and drained, what is admitted stays within messages
         bytes += m.bytes;
         expect(stored.length).toBeLessThanOrEqual(a.limits.messages);
         expect(bytes).toBeLessThanOrEqual(limits.bytes);
+        admission.grew(a, m.bytes);
+        const grown = structuredClone(a);
         admission.observe(a, { pending: stored.length, bytes, promised, ratePerS });
+        // How far above a lowered limit it may still be is looked at by `observe` alone.
+        const { messagesMax, bytesMax } = a;
+        expect({ ...grown, messagesMax, bytesMax }).toEqual(a);
         admission.check(a);
       }
     }),

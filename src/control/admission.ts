@@ -20,6 +20,7 @@ export {
   check,
   flowRatePerS,
   groupRatePerS,
+  grew,
   init,
   lowestOpenClass,
   observe,

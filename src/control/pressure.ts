@@ -101,6 +101,13 @@ export function observe(a: Admission, o: Occupancy): void {
   weigh(a);
 }
 
+/** One more message is held, and nothing else has changed since the last `observe`. */
+export function grew(a: Admission, bytes: number): void {
+  a.pending++;
+  a.bytes += bytes;
+  weigh(a);
+}
+
 /** Limits as of now. What is stored above a lowered limit stays, and drains below it. */
 export function setLimits(a: Admission, limits: AdmissionLimits): void {
   a.limits = checked(limits);

@@ -13,7 +13,7 @@
  * with one. Must not know messages or credit. Sources: M. Mitzenmacher, "The Power of Two Choices";
  * AWS, "Workload isolation using shuffle-sharding"; Thaler and Ravishankar (rendezvous hashing).
  */
-import { assert, hash32 } from "../base/index.ts";
+import { assert, hash32, hashNumber } from "../base/index.ts";
 
 /**
  * Home of a hash among `n`.
@@ -38,7 +38,7 @@ export function pickOfTwo(
   free: (partition: number) => number,
 ): number {
   if (partitions === 1) return 0;
-  const hash = hash32(seed, counter);
+  const hash = hashNumber(seed, counter);
   // The high bits choose the first, the low bits another one.
   const first = Math.floor((hash / 4294967296) * partitions);
   const step = 1 + Math.floor(((hash & 0xffff) / 65536) * (partitions - 1));

@@ -26,6 +26,7 @@ export interface MessageOptions {
 }
 
 const none = new Uint8Array(0);
+const anywhere: Route = {};
 const encoder = new TextEncoder();
 const textMax = 1024;
 
@@ -77,7 +78,8 @@ export function draftOf(
     payload,
     bytes: payload.length + headers.length + (key?.length ?? 0) + (group?.length ?? 0),
   };
-  const route: { hash?: number; group?: string } = {};
+  const isRouted = key !== undefined || group !== undefined || idempotencyKey !== undefined;
+  const route: { hash?: number; group?: string } = isRouted ? {} : anywhere;
   if (key !== undefined) {
     draft.key = key;
     draft.keyHash = hash53(key);
@@ -91,13 +93,18 @@ export function draftOf(
   if (options.delay !== undefined) draft.delayMs = spanOf("delay", options.delay);
   if (options.deadline !== undefined) draft.deadlineMs = spanOf("deadline", options.deadline);
   if (idempotencyKey !== undefined) {
-    const id = hash("sha256", idempotencyKey, "buffer").subarray(0, 16);
-    const content = hash("sha256", payload, "buffer").subarray(0, 8);
+    const id = sha256(idempotencyKey, 16);
+    const content = sha256(payload, 8);
     draft.idempotency = { id, content };
     // Deduplication is per partition: the same key must always go to the same one.
     route.hash ??= id.readUInt32LE(0) * 2 ** 20 + (id.readUInt32LE(4) & 0xfffff) + 1;
   }
   return { draft, route };
+}
+
+/** The first bytes of the digest, in memory that small buffers share: one of its own each would be dear. */
+function sha256(data: string | Uint8Array, lengthBytes: number): Buffer {
+  return Buffer.from(hash("sha256", data, "binary").slice(0, lengthBytes), "latin1");
 }
 
 function headersOf(headers: Readonly<Record<string, string>>): Uint8Array {

@@ -258,11 +258,9 @@ export class ProducerDriver {
         case "frame":
           this.#deps.link.send(effect.frame);
           break;
-        case "accepted": {
-          const { op, seq, duplicate } = effect;
-          op.token.resolve({ partition: op.partition, seq, duplicate });
+        case "accepted":
+          effect.op.token.resolve(effect); // It says what `Sent` does.
           break;
-        }
         case "refused":
           effect.op.token.reject(errorOf(effect.refusal));
           break;

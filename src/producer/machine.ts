@@ -66,6 +66,7 @@ export type ProducerEffect<T> =
   | {
       readonly kind: "accepted";
       readonly op: Op<T>;
+      readonly partition: number;
       readonly seq: number;
       readonly duplicate: boolean;
     }
@@ -121,6 +122,14 @@ export class ProducerMachine<T> {
   readonly #shards = new Map<string, readonly number[]>();
   #effects: ProducerEffect<T>[] = [];
   #steered = 0;
+  /** What `steer` is at, for the one closure that all messages share. */
+  #steering: readonly number[] | undefined;
+  #steeringAtMs = 0;
+  readonly #freeAt = (at: number): number => {
+    const stream = this.#streams[this.#steering?.[at] ?? at]!;
+    if (!takesNew(stream)) return -Infinity;
+    return spender.messagesLeft(stream.spender, this.#steeringAtMs) - stream.waitingCount;
+  };
   #waiting = 0;
   #blocked = false;
   #waitingSinceMs = Infinity;
@@ -278,11 +287,7 @@ export class ProducerMachine<T> {
     for (const stream of this.#streams) {
       if (!stream.isOpen) continue;
       const wants = stream.waitingCount > 0;
-      if (
-        !wants &&
-        stream.recent === 0 &&
-        spender.available(stream.spender, nowMs).messages === 0
-      ) {
+      if (!wants && stream.recent === 0 && spender.messagesLeft(stream.spender, nowMs) === 0) {
         continue; // Idle and without credit: nothing to renew.
       }
       least = Math.min(least, this.#beatAtMs(stream, nowMs));
@@ -300,7 +305,7 @@ export class ProducerMachine<T> {
     let credits = 0;
     let unanswered = 0;
     for (const stream of this.#streams) {
-      if (stream.isOpen) credits += spender.available(stream.spender, nowMs).messages;
+      if (stream.isOpen) credits += spender.messagesLeft(stream.spender, nowMs);
       unanswered += stream.unanswered.size;
     }
     return { credits, waiting: this.#waiting, unanswered, blocked: this.#blocked };
@@ -324,14 +329,11 @@ export class ProducerMachine<T> {
     const among =
       route.group === undefined || shards >= partitions ? undefined : this.#shardsOf(route.group);
     const count = among?.length ?? partitions;
+    this.#steering = among;
+    this.#steeringAtMs = nowMs;
     const at =
       route.hash === undefined
-        ? steering.pickOfTwo(seed, this.#steered++, count, (i) => {
-            const stream = this.#streams[among?.[i] ?? i]!;
-            return takesNew(stream)
-              ? spender.available(stream.spender, nowMs).messages - stream.waitingCount
-              : -Infinity;
-          })
+        ? steering.pickOfTwo(seed, this.#steered++, count, this.#freeAt)
         : steering.ofHash(route.hash, count);
     if (route.hash !== undefined) return among?.[at] ?? at;
     // Both may be away: what has no key goes to any partition that takes it.
@@ -414,7 +416,8 @@ export class ProducerMachine<T> {
       if (result.kind !== "refused") {
         op.state = "ended";
         const duplicate = result.kind === "duplicate";
-        this.#effects.push({ kind: "accepted", op, seq: result.seq, duplicate });
+        const { partition } = stream;
+        this.#effects.push({ kind: "accepted", op, partition, seq: result.seq, duplicate });
       } else if (op.wait && waitable.has(result.code)) {
         (again ??= []).push(op);
       } else {

@@ -137,6 +137,11 @@ export function available(s: Spender, nowMs: number): Credit {
   return { messages: s.limit - s.position, bytes: s.limitBytes - s.positionBytes };
 }
 
+/** Messages that may be sent now, as far as bytes allow. */
+export function messagesLeft(s: Spender, nowMs: number): number {
+  return nowMs < s.leaseEndMs ? s.limit - s.position : 0;
+}
+
 /** Whether a message of this size may be sent now. If not, its size goes into the next heartbeat. */
 export function canSpend(s: Spender, nowMs: number, bytes: number): boolean {
   const can =

@@ -115,7 +115,7 @@ export class Delivery {
     if (this.#out.size > 0) return true;
     if (nowMs < this.#servedUntilMs && this.#consumers.size > 0) return true;
     for (const consumer of this.#consumers.values()) {
-      if (spender.available(consumer.spender, nowMs).messages > 0) return true;
+      if (spender.messagesLeft(consumer.spender, nowMs) > 0) return true;
     }
     return false;
   }
@@ -267,8 +267,7 @@ export class Delivery {
 
   view(nowMs: number): DeliveryView {
     let credits = 0;
-    for (const c of this.#consumers.values())
-      credits += spender.available(c.spender, nowMs).messages;
+    for (const c of this.#consumers.values()) credits += spender.messagesLeft(c.spender, nowMs);
     return {
       inFlight: this.#out.size,
       credits,

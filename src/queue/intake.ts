@@ -11,7 +11,7 @@
  * It must not know lanes, consumers or the store.
  */
 import { admission, drain, limiter } from "../control/index.ts";
-import type { Admission, Drain, Limiter } from "../control/index.ts";
+import type { Admission, Candidate, Drain, Limiter } from "../control/index.ts";
 import { issuer } from "../protocol/index.ts";
 import type {
   ClassName,
@@ -79,6 +79,13 @@ export class Intake {
   isClosed = false;
   readonly #closedPartitions = new Set<number>();
   #rateReadyAtMs = Infinity;
+  /** One object for all messages: nobody keeps it. */
+  readonly #candidate: { -readonly [Field in keyof Candidate]: Candidate[Field] } = {
+    class: "normal",
+    bytes: 0,
+    deadlineAtMs: undefined,
+    dueAtMs: undefined,
+  };
   #fullUntilMs = 0;
   #hint: string = "";
 
@@ -158,6 +165,7 @@ export class Intake {
     );
     const refused: SendResult[] = [];
     const stored = this.#host.stored();
+    this.#observe(stored, nowMs);
     const p95Ms = drain.p95Ms(this.#drain);
     let taken = 0;
     for (let at = 0; at < drafts.length; at++) {
@@ -172,6 +180,7 @@ export class Intake {
       }
       stored.messages++;
       stored.bytes += draft.bytes;
+      admission.grew(this.#admission, draft.bytes);
       taken++;
       this.#host.take(stream.producer, stream.partition, position + at, draft);
     }
@@ -196,20 +205,13 @@ export class Intake {
     if (this.isClosed || this.#closedPartitions.has(partition)) {
       return { code: "intake_closed", retryAfterMs: fullRetryMs };
     }
-    this.#observe(stored, nowMs);
     const deadlineMs = draft.deadlineMs ?? this.#contract.deadlineMs;
-    const refusal = admission.admit(
-      this.#admission,
-      {
-        class: draft.class,
-        bytes: draft.bytes,
-        deadlineAtMs: deadlineMs === undefined ? undefined : nowMs + deadlineMs,
-        dueAtMs: draft.delayMs === undefined ? undefined : nowMs + draft.delayMs,
-      },
-      nowMs,
-      stored.messages,
-      p95Ms,
-    );
+    const candidate = this.#candidate;
+    candidate.class = draft.class;
+    candidate.bytes = draft.bytes;
+    candidate.deadlineAtMs = deadlineMs === undefined ? undefined : nowMs + deadlineMs;
+    candidate.dueAtMs = draft.delayMs === undefined ? undefined : nowMs + draft.delayMs;
+    const refusal = admission.admit(this.#admission, candidate, nowMs, stored.messages, p95Ms);
     return refusal ?? this.#overRate(draft, nowMs);
   }
 

@@ -6,7 +6,7 @@
  * A2  An id within its window stores nothing: `duplicate`, or `conflict` if the content differs (E8).
  */
 import type { ByteReader } from "./bytes.ts";
-import { checksumAt } from "./checksum.ts";
+import { checksumOf } from "./checksum.ts";
 import { entry, remember } from "./partition.ts";
 import type { Part } from "./partition.ts";
 import type { Results } from "./results.ts";
@@ -57,27 +57,30 @@ function applyAppend(
     const until = view.getFloat64(idempotencyAt + 24, true);
     if (!isNew(part, from, idempotencyAt, id, until, nowMs, statements, results)) return;
   }
-  const checksum = checksumAt(crc, part.placeSeed, seq);
   const data = new Uint8Array(from.bytes.buffer, from.bytes.byteOffset + dataAt, dataLength);
   const body = dataLength + keyLength > inlineBytesMax;
   const lane = (flags & flag.classMask) + (group === null ? 0 : 4);
   const blob = body ? null : data;
   if ((flags & flag.columns) === 0) {
+    const checksum = checksumOf(crc, part.placeSeed, seq, headersLength, null, null);
     statements.plainInsert.run(p, lane, seq, nowMs, checksum, bytes, headersLength, blob);
   } else {
+    const keyHash = (flags & flag.keyHash) === 0 ? null : view.getFloat64(contentAt, true);
+    const key =
+      (flags & flag.key) === 0 ? null : from.bytes.toString("utf8", dataAt - keyLength, dataAt);
     statements.messageInsert.run(
       p,
       lane,
       seq,
-      (flags & flag.keyHash) === 0 ? null : view.getFloat64(contentAt, true),
+      keyHash,
       group,
       cost,
       deadline,
       nowMs,
-      checksum,
+      checksumOf(crc, part.placeSeed, seq, headersLength, keyHash, key),
       bytes,
       headersLength,
-      (flags & flag.key) === 0 ? null : from.bytes.toString("utf8", dataAt - keyLength, dataAt),
+      key,
       blob,
     );
   }

@@ -96,9 +96,13 @@ export class Changes {
   }
 
   #ack(part: Part, seq: Seq): void {
-    const value = this.#find(part, seq);
+    const started = part.started.get(seq);
+    const value = started ?? this.#find(part, seq);
     if (value === undefined) return;
-    take(part, seq, value);
+    if (started === undefined) forget(part, seq);
+    else part.started.delete(seq); // P1: then it is not known as well.
+    part.pending--;
+    part.bytes -= bytesOf(value);
     part.acked++;
     const lane = laneOf(value);
     this.#acked[lane]!.push(seq);

@@ -5,9 +5,8 @@
  */
 import { SpillwayError } from "../../base/index.ts";
 import type { Descriptor, ShelfEntry, StoredMessage } from "../engine.ts";
-import { ByteWriter } from "./bytes.ts";
-import type { ByteReader } from "./bytes.ts";
-import { checksumAt, crcOfParts } from "./checksum.ts";
+import type { ByteReader, ByteWriter } from "./bytes.ts";
+import { checksumOf, crcOfData } from "./checksum.ts";
 import type { Part } from "./partition.ts";
 import { className } from "./wire.ts";
 
@@ -74,21 +73,20 @@ function putContent(to: ByteWriter, row: Row): void {
   to.raw(data);
 }
 
-const scratch = new ByteWriter(256);
-
 /** Whether a row's content is what was stored. A discarded message has no CRC: its payload is gone. */
 export function isIntact(row: Row, placeSeed: number): boolean {
   const { seq, key, ktext, hlen, data, crc } = row;
   if (crc === null) return true;
   if (!(data instanceof Uint8Array)) return false;
-  const content = crcOfParts(
+  const found = checksumOf(
+    crcOfData(data),
+    placeSeed,
+    seq as number,
+    hlen as number,
     key as number | null,
     ktext as string | null,
-    hlen as number,
-    data,
-    scratch,
   );
-  return checksumAt(content, placeSeed, seq as number) === crc;
+  return found === crc;
 }
 
 /** @throws {SpillwayError} store_corrupt */

@@ -8,7 +8,7 @@
  * Reply:   kind u8, id u32, then as `reply` says. Before the first one a u8: 1 where they answer a whole
  *          request message, 0 where they come from work that went on after it.
  * Append:  flags u16, bytes f64, [cost f64] [due f64] [deadline f64] [idempotency 16 + 8 bytes, until
- *          f64] [group text], payload length u32, CRC u32, then what it covers: key hash f64, headers
+ *          f64] [group text], payload length u32, CRC of headers and payload u32, key hash f64, headers
  *          length u32, key length u32, key, headers, payload.
  */
 import { SpillwayError } from "../../base/index.ts";
@@ -27,7 +27,7 @@ import type {
   Shelf,
 } from "../engine.ts";
 import type { ByteReader, ByteWriter } from "./bytes.ts";
-import { crcOfContent } from "./checksum.ts";
+import { crcOf } from "./checksum.ts";
 
 export const op = {
   write: 1,
@@ -104,7 +104,7 @@ export const flag = {
   columns: 188,
 } as const;
 
-/** Bytes of what the CRC covers before the key. */
+/** Bytes of content before the key. */
 export const contentHeadBytes = 16;
 
 export const changeKind = {
@@ -268,17 +268,15 @@ function encodeContent(
   payload: Uint8Array,
 ): void {
   to.need(32 + key.length * 3 + headers.length + payload.length);
-  const crcAt = to.at + 4;
-  const start = to.at + 8;
   to.view.setUint32(to.at, payload.length, true);
-  to.view.setFloat64(start, keyHash, true);
-  to.view.setUint32(start + 8, headers.length, true);
+  to.view.setUint32(to.at + 4, crcOf(headers, payload), true);
+  to.view.setFloat64(to.at + 8, keyHash, true);
+  to.view.setUint32(to.at + 16, headers.length, true);
   to.at += 20; // The key's length and the key follow, as a text.
   to.text(key);
   to.bytes.set(headers, to.at);
   to.bytes.set(payload, to.at + headers.length);
   to.at += headers.length + payload.length;
-  to.view.setUint32(crcAt, crcOfContent(to.bytes.subarray(start, to.at)), true);
 }
 
 function needBytes(bytes: Uint8Array, count: number): void {
