@@ -4,7 +4,7 @@
  */
 import { assert } from "../base/index.ts";
 import { add, deviation, fade, learn } from "./evidence.ts";
-import { clamp, decide, fullLimit, startOver } from "./verdict.ts";
+import { aimAt, clamp, decide, fullLimit, LOOKS_MAX, startOver } from "./verdict.ts";
 import type { Window } from "./verdict.ts";
 
 /** What a call carries from its start to its settle. 0: it is evidence of nothing but its latency. */
@@ -21,8 +21,9 @@ export const OUTLIER = 20;
 const STRAGGLER_MIN_MS = 1_000;
 const COHORT_MIN = 12;
 const COHORT_ROUNDS = 2;
-/** Share of the time that may be spent in dips: usually, on alert, while growth is likely. */
+/** Share of the time that may be spent in dips: usually, once it has come to rest, on alert, while growth is likely. */
 const DUTY = 0.05;
+const DUTY_CALM = 0.03;
 const DUTY_ALERT = 0.15;
 const DUTY_EAGER = 0.33;
 const REST_MIN_MS = 50;
@@ -34,7 +35,7 @@ export function enter(w: Window, phase: "hi" | "lo", nowMs: number): void {
   w.cohort++;
   w.sent = 0;
   w.back = 0;
-  w.limit = phase === "hi" ? w.hiAt : w.loAt;
+  aimAt(w, phase === "hi" ? w.hiAt : w.loAt);
   w.toSend = Math.ceil(Math.max(COHORT_MIN, COHORT_ROUNDS * w.limit) * w.looks);
   if (phase === "lo") w.dipAtMs = nowMs;
 }
@@ -91,9 +92,9 @@ export function complete(w: Window, nowMs: number): void {
   } else {
     w.skip = w.hiAt;
     if (w.order === "dip_first") return enter(w, "hi", nowMs);
-    const alert = nowMs < w.alertUntilMs ? DUTY_ALERT : DUTY;
-    const dipMs = nowMs - w.dipAtMs;
-    const restMs = dipMs * (1 / (w.eager ? DUTY_EAGER : alert) - 1);
+    const usual = w.looks === LOOKS_MAX ? DUTY_CALM : DUTY;
+    const duty = w.eager ? DUTY_EAGER : nowMs < w.alertUntilMs ? DUTY_ALERT : usual;
+    const restMs = (nowMs - w.dipAtMs) * (1 / duty - 1);
     rest(w, nowMs, w.startup ? 0 : Math.max(REST_MIN_MS, restMs));
   }
   decide(w, nowMs);
@@ -101,7 +102,7 @@ export function complete(w: Window, nowMs: number): void {
 
 function rest(w: Window, nowMs: number, forMs: number): void {
   w.phase = "rest";
-  w.limit = fullLimit(w);
+  aimAt(w, fullLimit(w));
   w.restUntilMs = nowMs + forMs;
 }
 

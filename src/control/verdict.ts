@@ -16,7 +16,11 @@ export interface Window {
   published: number;
   /** The window as a real number; what is in force is rounded and bounded by `published`. */
   size: number;
+  /** Calls that may be in flight now: on its way to `aim`, where it is most of the time. */
   limit: number;
+  aim: number;
+  /** The next call that ends makes the limit smaller, if it is to become smaller. */
+  isOdd: boolean;
   hiAt: number;
   loAt: number;
   /** "fill": waiting until the limit is reached; "hi", "lo": tagging a cohort; "rest": neither. */
@@ -38,7 +42,7 @@ export interface Window {
   restUntilMs: number;
   /** Doubling instead of creeping, until it is unclear whether more would help. */
   startup: boolean;
-  /** Growths in a row. */
+  /** Large growths in a row: two of them, and it doubles again. */
   ups: number;
   /** Size of the next cohort, as a multiple of the usual one: doubtful cases get a longer look. */
   looks: number;
@@ -79,11 +83,15 @@ const ENOUGH_DOWN = 20;
 const BOLDNESS = 1.5;
 const STEP_UP_MAX = 1.4;
 const STEP_DOWN_MIN = 0.5;
-const LOOKS_MAX = 4;
+export const LOOKS_MAX = 4;
 /** A verdict this precise is no longer kept whole: old evidence fades to a tenth. */
 const PRECISE = 0.15;
 const AGED = 0.1;
 const ALERT_MS = 60_000;
+/** Squared variation of the latency below which calls take about equally long. */
+const EVEN = 0.2;
+/** A step by more than this factor: the window is far from right, and the next look follows at once. */
+const FAR = 1.15;
 
 /** Both cohorts are complete: moves when the comparison is sure, else looks again. */
 export function decide(w: Window, nowMs: number): void {
@@ -103,7 +111,9 @@ export function decide(w: Window, nowMs: number): void {
   const sureDown = gap <= 0 && least >= ENOUGH_DOWN && excess > 0;
   w.elasticity = elasticity;
   w.error = error;
-  w.eager = gap + error > 0.25;
+  const isAtTop = w.size >= Math.min(w.max, w.published);
+  w.eager = gap + error > 0.25 && !isAtTop;
+  if (isAtTop) w.startup = false;
   if (w.quick > 0 && sureDown) {
     if (nowMs >= w.alertUntilMs) w.goal = 0.8 * w.size;
     w.alertUntilMs = nowMs + ALERT_MS;
@@ -114,21 +124,23 @@ export function decide(w: Window, nowMs: number): void {
     w.quick--;
     w.restUntilMs = nowMs;
   }
-  if (gap > 0 && sureUp) grow(w, gap);
-  else if (sureDown) shrink(w, excess + error);
+  if (gap > 0 && sureUp && !isAtTop) grow(w, gap, nowMs);
+  else if (sureDown) shrink(w, excess + error, nowMs);
   else lookAgain(w, gap, error);
 }
 
-function grow(w: Window, gap: number): void {
+function grow(w: Window, gap: number, nowMs: number): void {
   w.looks = 1;
   const { hi, lo, hiAt } = w;
   const inForce = Math.min(w.size, w.published);
   const factor = w.startup ? 2 : Math.min(STEP_UP_MAX, 2 ** (BOLDNESS * gap));
+  if (factor > FAR) w.restUntilMs = nowMs;
   // What was published bounds the growth: beyond it there is no evidence (W2).
   const most = Math.max(w.size, Math.min(w.max, w.published));
   w.size = Math.max(w.size, Math.min(most, inForce * factor));
   if (!w.startup) {
-    w.startup = ++w.ups >= 2;
+    w.ups = factor > FAR ? w.ups + 1 : 0;
+    w.startup = w.ups >= 2;
     return startOver(w);
   }
   // The calls at the old window are the LO cohort of the new one: doubling needs no dip.
@@ -139,16 +151,15 @@ function grow(w: Window, gap: number): void {
     w.lo = hi;
     w.loAt = hiAt;
     w.order = "borrowed";
-  } else if (w.hiAt === Math.min(w.max, w.published)) {
-    w.startup = false; // At the top: nothing is left to double.
   }
 }
 
-function shrink(w: Window, surplus: number): void {
+function shrink(w: Window, surplus: number, nowMs: number): void {
   w.looks = 1;
   w.ups = 0;
   w.startup = false;
   const factor = Math.max(STEP_DOWN_MIN, 2 ** (-BOLDNESS * surplus));
+  if (factor < 1 / FAR) w.restUntilMs = nowMs;
   w.size = clamp(Math.min(w.size, w.published) * factor, w.min, w.max);
   startOver(w);
 }
@@ -174,7 +185,8 @@ export function startOver(w: Window): void {
   const size = Math.min(w.size, w.published);
   w.hiAt = Math.max(probes(w) ? 2 : 1, Math.round(size));
   w.loAt = Math.floor(w.hiAt / 2);
-  w.limit = fullLimit(w);
+  aimAt(w, fullLimit(w));
+  w.limit = Math.min(w.limit, w.aim);
   w.validFrom = ++w.cohort;
   w.phase = "fill";
   w.order = "pair";
@@ -192,6 +204,26 @@ export function startOver(w: Window): void {
 /** A window below 1.5 is 1 between probes, and 2 for the HI cohort: 1 has no half to compare. */
 export function fullLimit(w: Window): number {
   return w.size < 1.5 ? 1 : w.hiAt;
+}
+
+/** The limit is to become this: at once while calls differ, or while the window doubles. */
+export function aimAt(w: Window, limit: number): void {
+  w.aim = limit;
+  if (w.startup || variation(w.latency) > EVEN) w.limit = limit;
+}
+
+/**
+ * A call ended: the limit comes closer to its aim. On the way down every second call that ends is
+ * replaced, on the way up two for each one: so what is in flight stays spread over the time that a call
+ * takes. A jump would leave a gap there or a burst, and calls that take equally long keep such a
+ * pattern: the target would idle and be flooded in turn until chance has blurred it.
+ */
+export function approach(w: Window): void {
+  if (w.limit < w.aim) w.limit++;
+  else if (w.limit > w.aim) {
+    w.isOdd = !w.isOdd;
+    if (w.isOdd) w.limit--;
+  }
 }
 
 export function clamp(value: number, least: number, most: number): number {

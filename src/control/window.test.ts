@@ -150,16 +150,42 @@ test("W3 a dip is half the window, counts its calls and ends", () => {
   const source = new Source({ start: 8, max: 9 });
   let dips = 0;
   let inDip = 0;
-  for (let i = 0; i < 5_000; i++) {
+  let onTheWay = 0;
+  for (let i = 0; i < 20_000; i++) {
     const before = window.view(source.w).phase;
     source.run(1, eight);
     const { phase, limit } = window.view(source.w);
-    expect(limit).toBe(phase === "lo" ? source.w.loAt : source.w.hiAt);
+    const { loAt, hiAt } = source.w;
+    onTheWay = limit === (phase === "lo" ? loAt : hiAt) ? 0 : onTheWay + 1;
+    expect(onTheWay).toBeLessThanOrEqual(2 * (hiAt - loAt));
     if (phase === "lo" && before !== "lo") dips++;
     inDip = phase === "lo" ? inDip + 1 : 0;
     expect(inDip).toBeLessThan(100);
   }
   expect(dips).toBeGreaterThan(3);
+});
+
+test("W3 calls that take equally long are thinned and thickened one by one, others at once", () => {
+  const stepsOf = (latencyMs: (inFlight: number) => number): number[] => {
+    const source = new Source({ start: 8, max: 9 }).run(500, latencyMs); // It doubles no more.
+    const steps = Array.from({ length: 5_000 }, () => {
+      const before = window.limitOf(source.w);
+      source.run(1, latencyMs);
+      return Math.abs(window.limitOf(source.w) - before);
+    });
+    return [...new Set(steps)].toSorted((a, b) => a - b);
+  };
+  const random = sequence(5);
+  expect(stepsOf(eight)).toEqual([0, 1]);
+  expect(stepsOf((inFlight) => -eight(inFlight) * Math.log(1 - random())).at(-1)).toBe(5);
+});
+
+test("a window that could grow and must not spends no more on dips than one that is right", () => {
+  const source = new Source({ start: 4, max: 8 }).run(500, linear);
+  let dips = 0;
+  for (let i = 0; i < 10_000; i++) if (source.run(1, linear).w.phase === "lo") dips++;
+  expect(window.limitOf(source.w)).toBe(8);
+  expect(dips).toBeLessThan(10_000 * 0.05);
 });
 
 test("W4 a hung call counts once, as a failure, and a second settle of it changes nothing", () => {

@@ -9,6 +9,7 @@
  * W1  1 <= limit <= max(1, hiAt) <= max, whatever was published.
  * W2  The window grows only on calls that started with the limit reached, at most 2x per cohort.
  * W3  At most one dip is open, and it ends: it waits for a counted number of calls, no longer.
+ *     Into a dip and out of it the limit moves one by one, as calls end.
  * W4  A hung call does not stop learning, and every tagged call counts once.
  * W5  The sequence of limits depends on the sequence of events only.
  *
@@ -34,7 +35,7 @@ import {
   watch,
 } from "./probe.ts";
 import type { Outcome, Tag } from "./probe.ts";
-import { clamp, fullLimit, probes, startOver } from "./verdict.ts";
+import { approach, clamp, fullLimit, probes, startOver } from "./verdict.ts";
 import type { Window } from "./verdict.ts";
 
 export type { Outcome, Tag } from "./probe.ts";
@@ -84,6 +85,8 @@ export function init(options: WindowOptions, nowMs: number): Window {
     published: Infinity,
     size: start,
     limit: 1,
+    aim: 1,
+    isOdd: false,
     hiAt: 1,
     loAt: 1,
     phase: "fill",
@@ -118,6 +121,7 @@ export function init(options: WindowOptions, nowMs: number): Window {
     error: null,
   };
   startOver(w);
+  w.limit = w.aim;
   return w;
 }
 
@@ -150,9 +154,14 @@ export function dispatched(w: Window, nowMs: number, inFlight: number): Tag {
   if (inFlight < w.limit) return 0; // W2: what the limit does not hold back says nothing of it.
   w.limitedAtMs = nowMs;
   w.peak = 0;
-  if (w.phase === "fill" || (w.phase === "rest" && nowMs >= w.restUntilMs)) enter(w, "hi", nowMs);
+  if (w.limit !== w.aim) return 0;
+  const isAtRest = w.phase === "fill" || w.phase === "rest";
+  if (isAtRest && nowMs >= w.restUntilMs) enter(w, "hi", nowMs);
+  if (w.limit !== w.aim) return 0;
   const dip = w.phase === "lo";
-  if (w.phase === "rest" || w.sent === w.toSend) return w.cohort * 4 + (dip ? IN_DIP : FULL);
+  if (w.phase === "fill" || w.phase === "rest" || w.sent === w.toSend) {
+    return w.cohort * 4 + (dip ? IN_DIP : FULL);
+  }
   w.sent++;
   w.sentAtMs = nowMs;
   return w.cohort * 4 + (dip ? LO : HI);
@@ -172,6 +181,7 @@ export function settled(
   outcome: Outcome,
 ): void {
   const latencyMs = Math.max(nowMs - startedAtMs, LATENCY_MIN_MS);
+  approach(w);
   if (outcome === "ok") learn(w.latency, latencyMs);
   if (tag < w.validFrom * 4) return;
   const told = outcome === "ok" || outcome === "failed";
@@ -195,6 +205,7 @@ export function hungAfterMs(w: Window): number {
  */
 export function hung(w: Window, nowMs: number, startedAtMs: number, tag: Tag): Tag {
   if (nowMs - startedAtMs < hungAfterMs(w)) return tag;
+  w.limit = w.aim; // It is not to wait for calls that may never end.
   if (!counts(w, tag)) return 0;
   giveUp(w);
   if (w.phase === "lo") w.toSend = w.sent; // W3: with every place taken by such calls, none starts.
@@ -207,7 +218,9 @@ export function publish(w: Window, limit: number | null): void {
   const published = limit === null ? Infinity : Math.max(1, Math.floor(limit));
   const before = Math.min(w.size, w.published);
   w.published = published;
-  if (Math.min(w.size, published) !== before) startOver(w);
+  if (Math.min(w.size, published) === before) return;
+  startOver(w);
+  w.limit = w.aim;
 }
 
 /** The target was away: begin again at `at` by doubling. A fixed window stays as it is. */
@@ -221,8 +234,10 @@ export function restart(w: Window, nowMs: number, at: number): void {
   w.quick = 0;
   w.alertUntilMs = nowMs;
   w.limitedAtMs = nowMs;
+  w.restUntilMs = nowMs;
   w.peak = 0;
   startOver(w);
+  w.limit = w.aim;
 }
 
 export function view(w: Window): WindowView {
@@ -246,8 +261,8 @@ export function check(w: Window): void {
   assert(w.limit <= w.published, "W1 limit <= published");
   assert(w.size >= w.min && w.size <= w.max, "W1 min <= window <= max");
   assert(!probes(w) || w.loAt < w.hiAt, "W3 a dip is lower than the window");
-  const full = w.limit === w.hiAt || (w.limit === 1 && w.size < 1.5);
-  assert(w.phase === "lo" ? w.limit === w.loAt : full, "W3 the limit is low in a dip only");
+  const full = w.aim === w.hiAt || (w.aim === 1 && w.size < 1.5);
+  assert(w.phase === "lo" ? w.aim === w.loAt : full, "W3 the limit is low in a dip only");
   assert(w.back <= w.sent && w.sent <= w.toSend, "W4 back <= sent <= toSend");
   const learnt = w.latency.mean + w.latency.square + w.logLatency.mean + w.logLatency.square;
   assert(Number.isFinite(learnt), "W5 latencies are finite");
