@@ -1,4 +1,4 @@
-/** base: clock, chance, errors, units, heap, assert. Knows nothing of queues. */
+/** base: clock, chance, errors, units, heap, maps, lines, assert. Knows nothing of queues. */
 export { assert } from "./assert.ts";
 export type { Clock, Timer } from "./clock.ts";
 export { Deque } from "./deque.ts";

@@ -16,7 +16,7 @@ import { placeSeed } from "./checksum.ts";
 import { decodeSeqs } from "./partition.ts";
 import { isIntact } from "./rows.ts";
 import type { Row } from "./rows.ts";
-import { idSpan, migrations, pragma } from "./schema.ts";
+import { checksumsSince, idSpan, migrations, pragma } from "./schema.ts";
 
 const pageRows = 500;
 /** A report names this many damaged rows at the most. */
@@ -94,7 +94,9 @@ function* count(
   p: number,
   seed: number,
 ): Generator<void, Count, void> {
-  const page = db.prepare(`SELECT ${column} AS place, seq, key, ktext, hlen, bytes, crc,
+  // Checksums of an older version were others; the next start takes them away.
+  const crc = pragma(db, "user_version") < checksumsSince ? "NULL AS crc" : "crc";
+  const page = db.prepare(`SELECT ${column} AS place, seq, key, ktext, hlen, bytes, ${crc},
     coalesce(data, (SELECT data FROM body WHERE id = p * ${idSpan} + seq)) AS data
     FROM ${table} WHERE p = ? AND (${column}, seq) > (?, ?) ORDER BY ${column}, seq LIMIT ${pageRows}`);
   const found: Count = { rows: [0, 0, 0, 0, 0, 0, 0, 0], bytes: 0, damaged: [] };

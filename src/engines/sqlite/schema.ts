@@ -58,8 +58,12 @@ CREATE TABLE meta_revision(one INTEGER PRIMARY KEY CHECK (one = 1), revision INT
 INSERT INTO meta_revision VALUES(1, 0);
 `;
 
+/** The version whose checksums are those of `checksum.ts`: what was stored before goes on without one. */
+export const checksumsSince = 2;
+const second = `UPDATE msg SET crc = NULL; UPDATE shelf SET crc = NULL;`;
+
 /** Step i leads from version i to i + 1. Steps are never changed once released. */
-export const migrations: readonly string[] = [first];
+export const migrations: readonly string[] = [first, second];
 
 /** Settings of a new file; the first two are ignored once there is a table. */
 const creation = `PRAGMA page_size=${pageBytes}; PRAGMA auto_vacuum=INCREMENTAL;`;
