@@ -323,8 +323,9 @@ export class Flow<T = unknown> {
   /** Deliveries one by one, each to be settled by its own verbs; as many at once as are asked for. */
   async *deliveries(options: { signal?: AbortSignal } = {}): AsyncGenerator<Delivery<T>, void> {
     const { closed } = this.#parts;
-    const signal =
-      options.signal === undefined ? closed : AbortSignal.any([options.signal, closed]);
+    // Not `AbortSignal.any`: Node holds on to such a signal for ever if nobody ends the iteration.
+    const signals = options.signal === undefined ? [closed] : [options.signal, closed];
+    const hasEnded = (): boolean => signals.some(isAborted);
     const come: Delivery<T>[] = [];
     let wake: (() => void) | undefined;
     const puller = this.#parts.target.pull<T>(this.name, (delivery) => {
@@ -332,18 +333,18 @@ export class Flow<T = unknown> {
       wake?.();
     });
     const onAbort = (): void => wake?.();
-    signal.addEventListener("abort", onAbort);
+    for (const signal of signals) signal.addEventListener("abort", onAbort);
     try {
-      while (!isAborted(signal)) {
+      while (!hasEnded()) {
         puller.ask();
-        while (come.length === 0 && !isAborted(signal)) {
+        while (come.length === 0 && !hasEnded()) {
           await new Promise<void>((resolve) => (wake = resolve));
         }
         const delivery = come.shift();
         if (delivery !== undefined) yield delivery;
       }
     } finally {
-      signal.removeEventListener("abort", onAbort);
+      for (const signal of signals) signal.removeEventListener("abort", onAbort);
       puller.remove();
       // One that cannot be given back any more, because its lease or the instance ended, is back anyway.
       for (const delivery of come) delivery.release().catch(() => undefined);
