@@ -12,7 +12,7 @@ import type { Clock, ErrorCode, Span } from "./base/index.ts";
 import type { Delivery } from "./consumer/index.ts";
 import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
 import type { EngineProfile, ShelfEntry } from "./engines/index.ts";
-import { changePolicy, formatId, parseId, warningsOf } from "./flow/index.ts";
+import { changePolicy, Ids, parseId, warningsOf } from "./flow/index.ts";
 import type { Contract, PolicyPatch, Validator, Warning } from "./flow/index.ts";
 import { draftOf, encode } from "./producer/index.ts";
 import type { MessageOptions, ProducerDriver, Refused, Route, Sent } from "./producer/index.ts";
@@ -122,11 +122,13 @@ export class Flow<T = unknown> {
   readonly name: string;
   readonly #parts: FlowParts;
   readonly #events = new EventEmitter<FlowEvents>();
+  readonly #ids: Ids;
   #contract: Contract;
   #controls: Controls;
 
   constructor(parts: FlowParts) {
     this.#parts = parts;
+    this.#ids = new Ids(parts.contract.name);
     this.#contract = parts.contract;
     this.#controls = parts.controls;
     this.name = parts.contract.name;
@@ -246,7 +248,7 @@ export class Flow<T = unknown> {
         if (answer instanceof SpillwayError) give(at, answer);
         else {
           const { partition, seq, duplicate } = answer;
-          const id = formatId(this.name, partition, seq);
+          const id = this.#ids.of(partition, seq);
           results[at] = { accepted: true, id, duplicate, durability: this.#parts.durability };
         }
       });
@@ -301,7 +303,7 @@ export class Flow<T = unknown> {
 
   #receipt(sent: Sent): Receipt {
     return {
-      id: formatId(this.name, sent.partition, sent.seq),
+      id: this.#ids.of(sent.partition, sent.seq),
       duplicate: sent.duplicate,
       durability: this.#parts.durability,
     };
@@ -523,7 +525,7 @@ export class Flow<T = unknown> {
   #letter(partition: number, entry: ShelfEntry): DeadLetter {
     const { seq, reason, attempts, key, group, error, shelvedAtMs, payload } = entry;
     return {
-      id: formatId(this.name, partition, seq),
+      id: this.#ids.of(partition, seq),
       reason,
       attempts,
       ...(key === undefined ? {} : { key }),
@@ -580,7 +582,7 @@ export class Flow<T = unknown> {
       return;
     }
     const { kind, partition, seq, ...rest } = fact;
-    const id = formatId(this.name, partition, seq);
+    const id = this.#ids.of(partition, seq);
     if ("dueAtMs" in rest) {
       const { dueAtMs, attempt, error } = rest;
       this.#emit("retrying", { id, attempt, error, dueAt: new Date(dueAtMs) });

@@ -2,7 +2,7 @@
 export type { Contract, Rate, Surge } from "./contract.ts";
 export { warningsOf } from "./contradictions.ts";
 export type { Warning } from "./contradictions.ts";
-export { formatId, messageClasses, parseId } from "./message.ts";
+export { formatId, Ids, messageClasses, parseId } from "./message.ts";
 export type {
   DeadReason,
   Fault,

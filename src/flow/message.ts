@@ -36,6 +36,34 @@ export function formatId(flow: string, partition: number, seq: Seq): string {
   return `${flow}/${partition}/${seq}`;
 }
 
+/** "000" to "999". */
+const lastDigits = Array.from({ length: 1000 }, (_, n) => String(n).padStart(3, "0"));
+
+/**
+ * The ids of one flow, for whoever makes one for every message. A number that becomes a text is kept by
+ * V8 for a while, and with it whatever it stands in; here only each thousandth is turned into one.
+ */
+export class Ids {
+  readonly #flow: string;
+  /** Of each partition: the thousands of the latest seq, and the id without its last three digits. */
+  readonly #thousands: number[] = [];
+  readonly #begins: string[] = [];
+
+  constructor(flow: string) {
+    this.#flow = flow;
+  }
+
+  of(partition: number, seq: Seq): string {
+    if (seq < 1000) return formatId(this.#flow, partition, seq);
+    const thousands = Math.floor(seq / 1000);
+    if (this.#thousands[partition] !== thousands) {
+      this.#thousands[partition] = thousands;
+      this.#begins[partition] = formatId(this.#flow, partition, thousands);
+    }
+    return this.#begins[partition]! + lastDigits[seq - 1000 * thousands]!;
+  }
+}
+
 export interface MessageId {
   readonly flow: string;
   readonly partition: number;
