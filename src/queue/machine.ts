@@ -175,9 +175,9 @@ export class QueueMachine {
     ];
     for (const { pending, code } of results)
       this.#answer(pending, partition, { kind: "refused", code });
-    for (const entry of owned.entries.values()) {
+    owned.entries.forEach((entry) => {
       if (entry.state === "starting") this.#delivery.starting--;
-    }
+    });
     this.#delivery.drop(partition);
     this.#waits.drop(partition);
     for (const producer of this.#producers) {

@@ -84,8 +84,9 @@ export function viewOf(now: Situation, nowMs: number): QueueView {
     for (const field of Object.keys(counters) as (keyof Counters)[]) {
       counters[field] += owned.counters[field];
     }
-    for (const entry of owned.entries.values())
-      oldestAtMs = Math.min(oldestAtMs, entry.acceptedAtMs);
+    owned.entries.forEach(({ acceptedAtMs }) => {
+      if (acceptedAtMs < oldestAtMs) oldestAtMs = acceptedAtMs;
+    });
   }
   const stalledSinceMs = drain.stalledSinceMs(now.drain, nowMs, now.isBusy ? 1 : 0, rates.meanMs);
   const { tokens, tokensMax } = budget.view(now.budget);

@@ -520,7 +520,7 @@ export class MachineHarness {
   checkKnown(): void {
     for (const owned of this.machine.partitions) {
       if (!owned.isOpen) continue;
-      for (const { seq, state } of owned.entries.values()) {
+      for (const [seq, { state }] of owned.entries) {
         const isThere = state === "settling" || this.stores[owned.index]!.message(seq) !== null;
         if (!isThere) throw new Error(`P2 ${owned.index}/${seq} has ended, and is ${state}`);
       }

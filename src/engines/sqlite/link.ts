@@ -212,7 +212,7 @@ export class Link {
       : new SpillwayError("store_failed", { dir, ...details });
     this.#opened.reject(this.#ended);
     this.#opened.promise.catch(() => {}); // Nobody waits for it any more.
-    for (const { kind, reject } of this.#calls.values()) {
+    for (const [, { kind, reject }] of this.#calls) {
       const unknown = kind === op.write || kind === op.metaSet;
       reject(new SpillwayError(unknown ? "outcome_unknown" : "store_unavailable", { dir }));
     }
