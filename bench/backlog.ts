@@ -9,16 +9,25 @@ import type { Bench } from "./bench.ts";
 import { buildPackage, inFreshProcess, withBuiltPackage } from "./fresh.ts";
 import { inTempFolder } from "./store.ts";
 import { openSpillway } from "../src/spillway.ts";
-import type { Flow, Spillway } from "../src/spillway.ts";
+import type { Flow } from "../src/spillway.ts";
 
 const messages = 2_000_000;
 const batchSize = 4096;
 /** How the `spillway` command runs itself: V8 lets garbage pile up where memory is plenty. */
 const lean = ["--max-semi-space-size=4"];
 
+const contract = {
+  payload: "bytes",
+  // A fifth of the buffer is kept for critical messages.
+  buffer: { messages: 2 * messages, bytes: "4 GiB" },
+  window: { fixed: 1000 },
+} as const;
+
 interface Fill {
   readonly dir: string;
   readonly messages: number;
+  /** Of the flow; the same for who fills it and who drains it. */
+  readonly contract: typeof contract;
 }
 
 interface Drained {
@@ -63,26 +72,18 @@ export const backlog: Bench = {
 
 function fillAndDrain(messages: number, flags: readonly string[]): Promise<Drained> {
   return inTempFolder(async (dir) => {
-    await inFreshProcess("backlog", { dir, messages });
-    return await withBuiltPackage<Drained>("drain.js", { dir, messages }, flags);
+    const fill: Fill = { dir, messages, contract };
+    await inFreshProcess("backlog", fill);
+    return await withBuiltPackage<Drained>("drain.js", fill, flags);
   });
 }
 
 /** Fills the store, in a process that was made for it. */
-export async function task({ dir, messages }: Fill): Promise<void> {
+export async function task({ dir, messages, contract }: Fill): Promise<void> {
   await using spillway = await openSpillway({ dir });
-  const flow = flowOf(spillway);
+  const flow = spillway.flow<Uint8Array>("backlog", contract);
   await flow.opened();
   await fill(flow, messages);
-}
-
-function flowOf(spillway: Spillway): Flow<Uint8Array> {
-  return spillway.flow<Uint8Array>("backlog", {
-    payload: "bytes",
-    // A fifth of the buffer is kept for critical messages.
-    buffer: { messages: 2 * messages, bytes: "4 GiB" },
-    window: { fixed: 1000 },
-  });
 }
 
 async function fill(flow: Flow<Uint8Array>, messages: number): Promise<void> {

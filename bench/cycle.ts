@@ -6,8 +6,8 @@
  * bytes and a window of 4,096 (the handler returns at once, so the default of 1,000 would be spent
  * twice in one commit), four callers of `sendBatch` with 1,024 messages each, one handler. What it
  * took is counted until the last ack is durable. The floor commits 1,024 messages at a time, the most
- * that the queue puts into one write of a partition. Both run in turn, each time in a fresh process, for some seconds: what V8 spends on
- * compiling in the first half second is then a small part.
+ * that the queue puts into one write of a partition. Both run in turn, each time in a fresh process, for
+ * some seconds: what V8 spends on compiling in the first half second is then a small part.
  */
 import { figure, median } from "./bench.ts";
 import type { Bench, Figure } from "./bench.ts";

@@ -4,14 +4,10 @@
  */
 import { openSpillway } from "spillway";
 
-const { dir, messages } = JSON.parse(process.argv[2] ?? "{}");
+const { dir, messages, contract } = JSON.parse(process.argv[2] ?? "{}");
 const beganMs = performance.now();
 const spillway = await openSpillway({ dir });
-const flow = spillway.flow("backlog", {
-  payload: "bytes",
-  buffer: { messages: 2 * messages, bytes: "4 GiB" },
-  window: { fixed: 1000 },
-});
+const flow = spillway.flow("backlog", contract);
 await flow.opened();
 const openMs = performance.now() - beganMs;
 

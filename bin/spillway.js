@@ -1,5 +1,5 @@
 #!/usr/bin/env -S node --max-semi-space-size=4
-// V8 lets garbage pile up where memory is plenty: a small young generation costs no speed here.
+// V8 lets garbage pile up where memory is plenty: a small young generation costs little speed.
 // Plain JavaScript that Node 20 can read: an older Node gets one clear line, not a stack trace.
 if (Number(process.versions.node.split(".")[0]) < 24) {
   process.stderr.write(`spillway needs Node.js 24 or newer; this is ${process.version}.\n`);

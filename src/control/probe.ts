@@ -21,7 +21,7 @@ export const OUTLIER = 20;
 const STRAGGLER_MIN_MS = 1_000;
 const COHORT_MIN = 12;
 const COHORT_ROUNDS = 2;
-/** Share of the time that may be spent in dips: usually, once it has come to rest, on alert, while growth is likely. */
+/** Share of the time that may be spent in dips: usually, at rest, on alert, while growth is likely. */
 const DUTY = 0.05;
 const DUTY_CALM = 0.03;
 const DUTY_ALERT = 0.15;

@@ -9,7 +9,7 @@
  * W1  1 <= limit <= max(1, hiAt) <= max, whatever was published.
  * W2  The window grows only on calls that started with the limit reached, at most 2x per cohort.
  * W3  At most one dip is open, and it ends: it waits for a counted number of calls, no longer.
- *     Into a dip and out of it the limit moves one by one, as calls end.
+ *     Where calls take about equally long, the limit moves into it and out of it one by one.
  * W4  A hung call does not stop learning, and every tagged call counts once.
  * W5  The sequence of limits depends on the sequence of events only.
  *
@@ -154,14 +154,10 @@ export function dispatched(w: Window, nowMs: number, inFlight: number): Tag {
   if (inFlight < w.limit) return 0; // W2: what the limit does not hold back says nothing of it.
   w.limitedAtMs = nowMs;
   w.peak = 0;
-  if (w.limit !== w.aim) return 0;
-  const isAtRest = w.phase === "fill" || w.phase === "rest";
-  if (isAtRest && nowMs >= w.restUntilMs) enter(w, "hi", nowMs);
+  if (w.limit === w.aim && isAtRest(w) && nowMs >= w.restUntilMs) enter(w, "hi", nowMs);
   if (w.limit !== w.aim) return 0;
   const dip = w.phase === "lo";
-  if (w.phase === "fill" || w.phase === "rest" || w.sent === w.toSend) {
-    return w.cohort * 4 + (dip ? IN_DIP : FULL);
-  }
+  if (isAtRest(w) || w.sent === w.toSend) return w.cohort * 4 + (dip ? IN_DIP : FULL);
   w.sent++;
   w.sentAtMs = nowMs;
   return w.cohort * 4 + (dip ? LO : HI);
@@ -191,6 +187,10 @@ export function settled(
     if (w.back === w.toSend) return complete(w, nowMs);
   }
   if (stragglesAtMs(w) < nowMs) complete(w, nowMs);
+}
+
+function isAtRest(w: Window): boolean {
+  return w.phase === "fill" || w.phase === "rest";
 }
 
 /** Age at which a call is hung: callers hand such calls to `hung`, once is enough. */

@@ -130,13 +130,19 @@ export class ProducerDriver {
     signal: AbortSignal | undefined,
     answered: (at: number, answer: Sent | SpillwayError) => void,
   ): Promise<void> {
-    const { promise: aborted, resolve: onAbort } = Promise.withResolvers<void>();
-    signal?.addEventListener("abort", () => onAbort(), { once: true });
-    while (!isAborted(signal) && !this.#hasRoomFor(items.length)) {
-      await Promise.race([this.ready(), aborted]);
-    }
+    while (!isAborted(signal) && !this.#hasRoomFor(items.length)) await this.#readyOr(signal);
     if (!isAborted(signal)) return this.#sendAll(items, signal, answered);
     for (const { at } of items) answered(at, abortOf(signal));
+  }
+
+  /** Resolves when nothing waits for credit, or when the signal aborts. */
+  async #readyOr(signal: AbortSignal | undefined): Promise<void> {
+    if (signal === undefined) return this.ready();
+    const { promise: aborted, resolve } = Promise.withResolvers<void>();
+    const onAbort = (): void => resolve();
+    signal.addEventListener("abort", onAbort);
+    await Promise.race([this.ready(), aborted]);
+    signal.removeEventListener("abort", onAbort);
   }
 
   #hasRoomFor(count: number): boolean {

@@ -1,4 +1,5 @@
 /** Sending: receipts, repeats, validation, refusals, batches. */
+import { getEventListeners } from "node:events";
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { engineNames, failureOf, World } from "../support/world.ts";
@@ -134,6 +135,16 @@ describe.each(engineNames)("sending over %s", (engine) => {
     const batches = [1, 2, 3, 4].map(() => flow.sendBatch(values));
     const results = (await world.clock.run(Promise.all(batches))).flat();
     expect(results.filter(({ accepted }) => accepted).length).toBe(16_000);
+  });
+
+  test("batches that have ended have let go of their signal", async () => {
+    await using world = await World.open(engine);
+    const flow = world.spillway.flow("orders", { partitions: 1 });
+    const { signal } = new AbortController();
+    for (let n = 0; n < 3; n++) {
+      await world.clock.run(flow.sendBatch([n], undefined, { signal }));
+    }
+    expect(getEventListeners(signal, "abort")).toEqual([]);
   });
 
   test("a batch whose signal is aborted is told so, message by message", async () => {

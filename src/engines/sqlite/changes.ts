@@ -96,13 +96,9 @@ export class Changes {
   }
 
   #ack(part: Part, seq: Seq): void {
-    const started = part.started.get(seq);
-    const value = started ?? this.#find(part, seq);
+    const value = this.#find(part, seq);
     if (value === undefined) return;
-    if (started === undefined) forget(part, seq);
-    else part.started.delete(seq); // P1: then it is not known as well.
-    part.pending--;
-    part.bytes -= bytesOf(value);
+    take(part, seq, value);
     part.acked++;
     const lane = laneOf(value);
     this.#acked[lane]!.push(seq);
@@ -199,8 +195,7 @@ export class Changes {
 
 /** Takes a message out of what is pending. */
 function take(part: Part, seq: Seq, value: Entry): void {
-  part.started.delete(seq);
-  forget(part, seq);
+  if (!part.started.delete(seq)) forget(part, seq); // P1: it is never both.
   part.pending--;
   part.bytes -= bytesOf(value);
 }
