@@ -67,7 +67,7 @@ export class Link {
     this.#dir = options.dir;
     const url = new URL(import.meta.resolve("#sqlite-worker"));
     this.#worker = new Worker(url, {
-      execArgv: process.env["PROF"] ? ["--cpu-prof", "--cpu-prof-dir=/tmp/exp/prof"] : [], // What the caller's thread was started with is not for this one.
+      execArgv: [], // What the caller's thread was started with is not for this one.
       workerData: options,
       name: "spillway-sqlite",
       resourceLimits: { maxYoungGenerationSizeMb: youngMebibytes },
