@@ -42,7 +42,7 @@ export interface SqliteOptions {
   readonly dir: string;
   /** Payload, headers, key and group of one message together; 16 MiB where absent. */
   readonly maxMessageBytes?: number;
-  /** A file that is released when the disk is full, so that settles still commit; 8 MiB where absent. */
+  /** A file that is released when the disk is full, so that settles still commit; 32 MiB where absent. */
   readonly reserveBytes?: number;
   /** Below this much free space appends are refused; 32 MiB where absent. */
   readonly minFreeBytes?: number;
@@ -85,7 +85,7 @@ class SqliteEngine implements Engine {
 
   /** Opening again after a failure reads the store anew; opening what is open does nothing. */
   async open(): Promise<void> {
-    const { reserveBytes = 8 * mebibyte, minFreeBytes = 32 * mebibyte } = this.#options;
+    const { reserveBytes = 32 * mebibyte, minFreeBytes = 32 * mebibyte } = this.#options;
     if (this.#link?.isOpen === true) return;
     await this.#link?.close();
     this.#opening ??= Link.open({

@@ -1,7 +1,8 @@
 /**
  * The caller's end of the writer's thread. Calls of one turn of the event loop travel in one
  * transferred buffer; while two messages are on their way, what comes in gathers for the next one, so
- * that a slow disk makes larger commits and not a longer queue of small ones.
+ * that a slow disk makes larger commits and not a longer queue of small ones. A message that is full
+ * does not wait for the turn to end: the other thread would have nothing to do meanwhile.
  *
  * L1  Every call ends: with its reply, or when the thread ends, whichever way it does.
  * L2  Calls are done in the order in which they were made.
@@ -17,6 +18,8 @@ import type { Op } from "./wire.ts";
 
 /** Two: the thread has the next message at hand when it is done with one. */
 const onTheirWayMax = 2;
+/** Of full ones, to which nothing would be added: they keep the thread busy while this one collects garbage. */
+const fullOnTheirWayMax = 4;
 /** A message is closed at this size: one transaction must not grow with the queue before it. */
 const messageBytesMax = 4 * 1024 ** 2;
 /** Less than this is not worth a commit of its own. */
@@ -98,7 +101,10 @@ export class Link {
     }
     to.view.setUint32(start + 5, to.at - start - 9, true);
     this.#nextId = (id + 1) >>> 0;
-    if (to.at >= this.#messageBytes) this.#close(to);
+    if (to.at >= this.#messageBytes) {
+      this.#close(to);
+      this.#postFull();
+    }
     if (!this.#scheduled) this.#schedule();
     return new Promise((resolve, reject) => {
       this.#calls.set(id, { kind, elements, resolve, reject });
@@ -145,11 +151,14 @@ export class Link {
   }
 
   #flush(): void {
-    while (this.#onTheirWay < onTheirWayMax) {
-      if (this.#full.length === 0) {
-        if (this.#current.at === 0) return;
-        this.#close(this.#current);
-      }
+    this.#postFull();
+    if (this.#onTheirWay >= onTheirWayMax || this.#current.at === 0) return;
+    this.#close(this.#current);
+    this.#postFull();
+  }
+
+  #postFull(): void {
+    while (this.#onTheirWay < fullOnTheirWayMax && this.#full.length > 0) {
       const { bytes, at } = this.#full.shift()!;
       this.#onTheirWay++;
       this.#sizes.pushBack(at);

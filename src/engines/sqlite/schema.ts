@@ -22,6 +22,12 @@ const sqliteMin = "3.51.3";
 export const pageBytes = 4096;
 
 /**
+ * The log is copied into the file when it has grown to this. A page that was written several times
+ * since is copied once: with a quarter of this the writer takes a sixth longer for messages with keys.
+ */
+export const logPagesMax = 4000;
+
+/**
  * Up to here headers and payload stand in `msg`. A row of a WITHOUT ROWID table keeps 1,002 bytes of
  * a 4 KiB page to itself and takes an overflow page beyond; the other columns use up to 120.
  */
@@ -72,8 +78,8 @@ const creation = `PRAGMA page_size=${pageBytes}; PRAGMA auto_vacuum=INCREMENTAL;
 function settings(synchronous: "FULL" | "NORMAL" = "FULL"): string {
   return `PRAGMA journal_mode=WAL; PRAGMA synchronous=${synchronous}; PRAGMA fullfsync=ON;
     PRAGMA checkpoint_fullfsync=ON; PRAGMA foreign_keys=OFF; PRAGMA mmap_size=0;
-    PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=1000;
-    PRAGMA journal_size_limit=16777216;`;
+    PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=${logPagesMax};
+    PRAGMA journal_size_limit=33554432;`;
 }
 
 /**

@@ -58,6 +58,27 @@ test("E20 a full disk refuses appends only, settles commit on the reserve, and s
   expect((await engine.audit(claim.ref)).firstDifference).toBeUndefined();
 });
 
+test("E20 where not even the log can be emptied settles are refused, too, and the store lives on", async (context) => {
+  const disk = SmallDisk.mount(16);
+  if (typeof disk === "string") return context.skip(disk);
+  using _ = disk;
+  const dir = join(disk.dir, "data");
+  await using engine = sqlite({ dir, reserveBytes: 4096, minFreeBytes: 0 });
+  await engine.open();
+  const claim = await claimOf(engine);
+  const draft = { claim, nowMs: 1, appends: [], changes: [], limits };
+  disk.fill(100 * 1024);
+  await engine.write([{ ...draft, writeId: "1", appends: [append] }]); // Fits into the log, not into the file.
+  const error = "e".repeat(mebibyte);
+  const changes: Change[] = [{ seq: 1, kind: "retry", dueAtMs: 9, error }];
+  const settle = { ...draft, writeId: "2", changes };
+  await expect(engine.write([settle])).rejects.toMatchObject({ code: "store_full" });
+  disk.makeRoom();
+  const [result] = await engine.write([settle]);
+  expect(result!.counters.pending).toBe(1);
+  expect(await engine.payloads(claim.ref, [1])).toMatchObject([{ attempts: 0, error }]);
+});
+
 test("E20 appends stop while free space is below the floor", async (context) => {
   const disk = SmallDisk.mount(32);
   if (typeof disk === "string") return context.skip(disk);

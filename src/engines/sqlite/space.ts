@@ -4,13 +4,18 @@
  * S1  Below `minFreeBytes`, or after SQLite met a full disk, appends are refused.
  * S2  A full disk releases the reserve file, whose bytes let settles commit.
  * S3  Appends are taken again once there is room for both; the reserve is then made again first.
+ * S4  The log is copied into the file when it is half as long as the reserve: the file may have to grow
+ *     by as much, and the other half is for settles.
  */
 import { closeSync, fsyncSync, openSync, rmSync, statfsSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { SpillwayError } from "../../base/index.ts";
+import { logPagesMax, pageBytes } from "./schema.ts";
 
 /** A look at the file system costs some microseconds: not for every commit. */
 const lookEveryMs = 50;
+/** However small the reserve: a log of a few pages would be copied after every commit. */
+const logPagesMin = 256;
 /** What a caller is told to wait. */
 const retryAfterMs = 1000;
 
@@ -27,6 +32,12 @@ export class Space {
     this.#path = join(dir, "reserve");
     this.#reserveBytes = reserveBytes;
     this.#minFreeBytes = minFreeBytes;
+  }
+
+  /** S4. A commit may add more than this at once. */
+  get logPages(): number {
+    const pages = Math.floor(this.#reserveBytes / 2 / pageBytes);
+    return Math.min(logPagesMax, Math.max(logPagesMin, pages));
   }
 
   /** @param nowMs Of a clock that does not jump. */

@@ -51,6 +51,7 @@ function open(): Writer {
     syncDirectory(dir);
     const space = new Space(dir, options.reserveBytes, options.minFreeBytes);
     space.refusesAppends(performance.now()); // Makes the reserve.
+    db.exec(`PRAGMA wal_autocheckpoint=${space.logPages}`);
     return new Writer(db, space, options);
   } catch (error) {
     db.close();

@@ -107,11 +107,20 @@ export class Writer {
     this.#space.release();
     let error = this.#try(request, true);
     if (error !== undefined && failureOf(error) === "full") {
-      this.#db.exec("PRAGMA wal_checkpoint(TRUNCATE)"); // The log's own space, as a last resort.
-      error = this.#try(request, true);
+      error = this.#emptyLog() ?? this.#try(request, true);
     }
     if (error !== undefined) this.#failAll(request, error);
     return this.#out.copy();
+  }
+
+  /** The log's own space, as a last resort. @returns What failed: the file had no room to grow. */
+  #emptyLog(): unknown {
+    try {
+      this.#db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+      return undefined;
+    } catch (error) {
+      return error;
+    }
   }
 
   /** @returns What failed the transaction; undefined when the reply is written. */
