@@ -232,25 +232,26 @@ export class Flow<T = unknown> {
       results[at] = batchRefusalOf(error);
     };
     for (let from = 0; from < values.length; from += batchWindow) {
-      const items: { draft: Draft; route: Route; at: number }[] = [];
+      const items: { draft: Draft; route: Route }[] = [];
+      const places: number[] = [];
       for (let at = from; at < Math.min(values.length, from + batchWindow); at++) {
         try {
           const value = values[at]!;
           const validated = this.#parts.validate?.(value) ?? value;
           const plain = validated instanceof Promise ? await validated : validated;
-          const { draft, route } = this.#encode(plain, optionsOf(value, at));
-          items.push({ draft, route, at });
+          items.push(this.#encode(plain, optionsOf(value, at)));
+          places.push(at);
         } catch (error) {
           give(at, error);
         }
       }
-      await this.#parts.producer.sendMany(items, waiting.signal, (at, answer) => {
-        if (answer instanceof SpillwayError) give(at, answer);
-        else {
-          const { partition, seq, duplicate } = answer;
+      await this.#parts.producer.sendMany(items, waiting.signal, {
+        accepted: (at, partition, seq, duplicate) => {
           const id = this.#ids.of(partition, seq);
-          results[at] = { accepted: true, id, duplicate, durability: this.#parts.durability };
-        }
+          const { durability } = this.#parts;
+          results[places[at]!] = { accepted: true, id, duplicate, durability };
+        },
+        refused: (at, error) => give(places[at]!, error),
       });
     }
     return results;

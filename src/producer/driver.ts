@@ -23,16 +23,41 @@ export interface Waiting {
 
 /** Where one message's answer goes. */
 interface Answer {
-  resolve(sent: Sent): void;
+  accept(partition: number, seq: number, duplicate: boolean): void;
   reject(error: SpillwayError): void;
   /** Called when a joint draft has left. */
-  left?(): void;
+  readonly left?: (() => void) | undefined;
+}
+
+class SingleAnswer implements Answer {
+  readonly promise: Promise<Sent>;
+  readonly left: (() => void) | undefined;
+  readonly #resolve: (sent: Sent) => void;
+  readonly reject: (error: SpillwayError) => void;
+
+  constructor(left?: () => void) {
+    const { promise, resolve, reject } = Promise.withResolvers<Sent>();
+    this.promise = promise;
+    this.left = left;
+    this.#resolve = resolve;
+    this.reject = reject;
+  }
+
+  accept(partition: number, seq: number, duplicate: boolean): void {
+    this.#resolve({ partition, seq, duplicate });
+  }
+}
+
+/** Answers to the messages of a batch; `at` is a message's place in what was given to `sendMany`. */
+export interface BatchAnswers {
+  accepted(at: number, partition: number, seq: number, duplicate: boolean): void;
+  refused(at: number, error: SpillwayError): void;
 }
 
 /** Messages that are answered together: one object for all of them, and one for each. */
 interface Batch {
   left: number;
-  readonly answered: (at: number, answer: Sent | SpillwayError) => void;
+  readonly answers: BatchAnswers;
   readonly resolve: () => void;
 }
 
@@ -45,26 +70,24 @@ class BatchAnswer implements Answer {
     this.#at = at;
   }
 
-  resolve(sent: Sent): void {
-    this.#give(sent);
+  accept(partition: number, seq: number, duplicate: boolean): void {
+    this.#batch.answers.accepted(this.#at, partition, seq, duplicate);
+    this.#answered();
   }
 
   reject(error: SpillwayError): void {
-    this.#give(error);
+    this.#batch.answers.refused(this.#at, error);
+    this.#answered();
   }
 
-  #give(answer: Sent | SpillwayError): void {
-    const batch = this.#batch;
-    batch.answered(this.#at, answer);
-    if (--batch.left === 0) batch.resolve();
+  #answered(): void {
+    if (--this.#batch.left === 0) this.#batch.resolve();
   }
 }
 
-/** One message of a batch; `at` is its place in it. */
 export interface Item {
   readonly draft: Draft;
   readonly route: Route;
-  readonly at: number;
 }
 
 export interface ProducerDeps {
@@ -103,36 +126,35 @@ export class ProducerDriver {
   send(draft: Draft, route: Route, waiting: Waiting = {}, left?: () => void): Promise<Sent> {
     const { signal, timeoutMs } = waiting;
     if (signal?.aborted === true) return Promise.reject(abortOf(signal));
-    const { promise, resolve, reject } = Promise.withResolvers<Sent>();
-    const answer: Answer = left === undefined ? { resolve, reject } : { resolve, reject, left };
+    const answer = new SingleAnswer(left);
     const op = this.#offer(draft, route, answer, true);
-    if ("code" in op) reject(errorOf(op));
+    if ("code" in op) answer.reject(errorOf(op));
     else if (signal !== undefined || timeoutMs !== undefined) {
-      return this.#bounded(promise, op, reject, signal, timeoutMs);
+      return this.#bounded(answer, op, signal, timeoutMs);
     }
-    return promise;
+    return answer.promise;
   }
 
   /** @returns The promise of its answer, or why it cannot be sent now. */
   trySend(draft: Draft, route: Route): Promise<Sent> | Refused {
-    const { promise, resolve, reject } = Promise.withResolvers<Sent>();
-    const op = this.#offer(draft, route, { resolve, reject }, false);
-    return "code" in op ? op : promise;
+    const answer = new SingleAnswer();
+    const op = this.#offer(draft, route, answer, false);
+    return "code" in op ? op : answer.promise;
   }
 
   /**
-   * Sends many, in order; calls with each one's answer. Resolves when all are answered. While more wait
-   * than may (Q4), it waits before them: a batch can, where a single send would be refused.
+   * Sends many, in order. Resolves when all are answered. While more wait than may (Q4), it waits before
+   * them: a batch can, where a single send would be refused.
    * @param signal Ends the wait of those that were not sent.
    */
   async sendMany(
     items: readonly Item[],
     signal: AbortSignal | undefined,
-    answered: (at: number, answer: Sent | SpillwayError) => void,
+    answers: BatchAnswers,
   ): Promise<void> {
     while (!isAborted(signal) && !this.#hasRoomFor(items.length)) await this.#readyOr(signal);
-    if (!isAborted(signal)) return this.#sendAll(items, signal, answered);
-    for (const { at } of items) answered(at, abortOf(signal));
+    if (!isAborted(signal)) return this.#sendAll(items, signal, answers);
+    for (let at = 0; at < items.length; at++) answers.refused(at, abortOf(signal));
   }
 
   /** Resolves when nothing waits for credit, or when the signal aborts. */
@@ -154,13 +176,14 @@ export class ProducerDriver {
   #sendAll(
     items: readonly Item[],
     signal: AbortSignal | undefined,
-    answered: (at: number, answer: Sent | SpillwayError) => void,
+    answers: BatchAnswers,
   ): Promise<void> {
     if (items.length === 0) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const batch: Batch = { left: items.length, answered, resolve };
+    const batch: Batch = { left: items.length, answers, resolve };
     const ops: Op<Answer>[] = [];
-    for (const { draft, route, at } of items) {
+    for (let at = 0; at < items.length; at++) {
+      const { draft, route } = items[at]!;
       const answer = new BatchAnswer(batch, at);
       const op = this.#offer(draft, route, answer, true);
       if ("code" in op) answer.reject(errorOf(op));
@@ -192,15 +215,14 @@ export class ProducerDriver {
 
   /** A wait that a signal or a time ends; what has been sent is waited for in any case. */
   async #bounded(
-    promise: Promise<Sent>,
+    answer: SingleAnswer,
     op: Op<Answer>,
-    reject: (error: SpillwayError) => void,
     signal: AbortSignal | undefined,
     timeoutMs: number | undefined,
   ): Promise<Sent> {
     const give = (error: SpillwayError): void => {
       if (!this.#machine.cancel(op)) return;
-      reject(op.maybe ? new SpillwayError("outcome_unknown", {}, { cause: error }) : error);
+      answer.reject(op.maybe ? new SpillwayError("outcome_unknown", {}, { cause: error }) : error);
       this.#schedule();
     };
     const timedOut = (): SpillwayError => {
@@ -214,7 +236,7 @@ export class ProducerDriver {
         ? undefined
         : this.#deps.clock.after(timeoutMs, () => give(timedOut()));
     try {
-      return await promise;
+      return await answer.promise;
     } finally {
       signal?.removeEventListener("abort", onAbort);
       timer?.cancel();
@@ -264,9 +286,13 @@ export class ProducerDriver {
         case "frame":
           this.#deps.link.send(effect.frame);
           break;
-        case "accepted":
-          effect.op.token.resolve(effect); // It says what `Sent` does.
+        case "accepted": {
+          const { ops, partition, seq, duplicate } = effect;
+          for (let at = 0; at < ops.length; at++) {
+            ops[at]!.token.accept(partition, seq + at, duplicate);
+          }
           break;
+        }
         case "refused":
           effect.op.token.reject(errorOf(effect.refusal));
           break;

@@ -96,9 +96,11 @@ class World {
   #carryOut(effect: ProducerEffect<number>): void {
     if (effect.kind === "frame") this.#frame(effect.frame);
     else if (effect.kind === "accepted" || effect.kind === "refused") {
-      const offer = this.offers[effect.op.token]!;
-      expect(++offer.answers, "Q3 one answer").toBe(1);
-      if (effect.kind !== "refused" || !offer.wait) return;
+      const ops = effect.kind === "accepted" ? effect.ops : [effect.op];
+      for (const { token } of ops) {
+        expect(++this.offers[token]!.answers, "Q3 one answer").toBe(1);
+      }
+      if (effect.kind !== "refused" || !this.offers[effect.op.token]!.wait) return;
       expect(["no_credit", "buffer_full", "class_closed"], "Q3").not.toContain(effect.refusal.code);
     }
   }
@@ -156,7 +158,9 @@ class World {
     const code = refusals[kind % (2 * refusals.length)];
     const result: SendResult =
       code === undefined
-        ? { kind: kind % 2 === 0 ? "accepted" : "duplicate", position, seq: 1 }
+        ? kind % 2 === 0
+          ? { kind: "accepted", position, seq: 1, count: 1 }
+          : { kind: "duplicate", position, seq: 1 }
         : { kind: "refused", position, code };
     this.machine.frame({ kind: "results", partition, results: [result] }, this.nowMs);
   }

@@ -63,9 +63,10 @@ export interface Refused {
 
 export type ProducerEffect<T> =
   | { readonly kind: "frame"; readonly frame: ProducerFrame }
+  /** Of one partition, in a row: `seq` is the first one's. */
   | {
       readonly kind: "accepted";
-      readonly op: Op<T>;
+      readonly ops: readonly Op<T>[];
       readonly partition: number;
       readonly seq: number;
       readonly duplicate: boolean;
@@ -411,14 +412,14 @@ export class ProducerMachine<T> {
   #answer(stream: Stream<T>, results: readonly SendResult[]): void {
     let again: Op<T>[] | undefined;
     for (const result of results) {
+      if (result.kind !== "refused") {
+        const count = result.kind === "accepted" ? result.count : 1;
+        this.#accepted(stream, result, count);
+        continue;
+      }
       const op = stream.unanswered.delete(result.position);
       if (op === undefined) continue;
-      if (result.kind !== "refused") {
-        op.state = "ended";
-        const duplicate = result.kind === "duplicate";
-        const { partition } = stream;
-        this.#effects.push({ kind: "accepted", op, partition, seq: result.seq, duplicate });
-      } else if (op.wait && waitable.has(result.code)) {
+      if (op.wait && waitable.has(result.code)) {
         (again ??= []).push(op);
       } else {
         this.#end(op, result);
@@ -426,6 +427,27 @@ export class ProducerMachine<T> {
     }
     // Q2, Q3: they wait again, before their followers.
     for (const op of again?.toReversed() ?? []) this.#enqueue(stream, op, true);
+  }
+
+  #accepted(
+    stream: Stream<T>,
+    result: Exclude<SendResult, { kind: "refused" }>,
+    count: number,
+  ): void {
+    const { partition } = stream;
+    const duplicate = result.kind === "duplicate";
+    let ops: Op<T>[] = [];
+    for (let at = 0; at <= count; at++) {
+      const op = at < count ? stream.unanswered.delete(result.position + at) : undefined;
+      if (op !== undefined) {
+        op.state = "ended";
+        ops.push(op);
+      } else if (ops.length > 0) {
+        const seq = result.seq + at - ops.length;
+        this.#effects.push({ kind: "accepted", ops, partition, seq, duplicate });
+        ops = [];
+      }
+    }
   }
 
   /** Of what may have been accepted before, only a conflict is sure: that time it was refused, too. */

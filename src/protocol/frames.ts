@@ -73,7 +73,14 @@ export type ProducerFrame =
     };
 
 export type SendResult =
-  | { readonly kind: "accepted" | "duplicate"; readonly position: number; readonly seq: number }
+  /** `count` messages in a row: positions and seqs go on from those of the first. */
+  | {
+      readonly kind: "accepted";
+      readonly position: number;
+      readonly seq: number;
+      readonly count: number;
+    }
+  | { readonly kind: "duplicate"; readonly position: number; readonly seq: number }
   | {
       readonly kind: "refused";
       readonly position: number;

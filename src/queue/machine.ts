@@ -17,7 +17,13 @@
 import { catalogue } from "../base/index.ts";
 import { budget, drain, recovery } from "../control/index.ts";
 import type { Drain } from "../control/index.ts";
-import type { Claim, Descriptor, StoredMessage, WriteResult } from "../engines/engine.ts";
+import type {
+  AppendResult,
+  Claim,
+  Descriptor,
+  StoredMessage,
+  WriteResult,
+} from "../engines/engine.ts";
 import type { Contract } from "../flow/index.ts";
 import type {
   ConsumerFrame,
@@ -228,13 +234,11 @@ export class QueueMachine {
   #answer(
     pending: PendingAppend,
     partition: number,
-    outcome:
-      | { kind: "refused"; code: RefusalCode }
-      | { kind: "accepted" | "duplicate"; seq: number },
+    outcome: { kind: "refused"; code: RefusalCode },
   ): void {
     const { position } = pending;
     // A refusal that may pass says when to come back (G12).
-    const passes = outcome.kind === "refused" && catalogue[outcome.code].retry === "later";
+    const passes = catalogue[outcome.code].retry === "later";
     const result: SendResult = passes
       ? { position, ...outcome, retryAfterMs: comeBackMs }
       : { position, ...outcome };
@@ -251,30 +255,21 @@ export class QueueMachine {
     const { appends, changes, startedAtMs } = owned.written(result, nowMs);
     this.#delivery.wrote(nowMs - startedAtMs);
     for (const pending of changes) this.#durable(pending, partition);
-    let results: SendResult[] = [];
-    let producer: string | undefined;
-    const flush = (): void => {
-      if (producer === undefined || results.length === 0) return;
+    for (let at = 0; at < appends.length;) {
+      const { producer } = appends[at]!;
+      const results: SendResult[] = [];
+      while (at < appends.length && appends[at]!.producer === producer) {
+        const count = inARow(appends, result.appended, at);
+        results.push(resultOf(appends[at]!, result.appended[at]!, count));
+        at += Math.max(1, count);
+      }
       const frame = { kind: "results", partition, results } as const;
       this.#effects.push({ kind: "toProducer", producer, frame });
-    };
-    for (let at = 0; at < appends.length; at++) {
-      const pending = appends[at]!;
-      const { kind, seq } = result.appended[at]!;
-      if (pending.producer !== producer) {
-        flush();
-        ({ producer } = pending);
-        results = [];
-      }
-      const { position } = pending;
-      if (kind === "conflict") {
-        results.push({ kind: "refused", position, code: "idempotency_conflict", found: seq });
-        continue;
-      }
-      results.push({ kind: kind === "stored" ? "accepted" : "duplicate", position, seq });
+    }
+    if (!this.watchesAll) return;
+    for (const { kind, seq } of result.appended) {
       if (kind === "stored") this.#fact({ kind: "accepted", partition, seq });
     }
-    flush();
   }
 
   /**
@@ -736,4 +731,29 @@ export class QueueMachine {
     if (!this.watchesAll && routine.has(fact.kind)) return;
     this.#effects.push({ kind: "fact", fact });
   }
+}
+
+/** How many appends from here on were stored for one producer, with positions and seqs in a row. */
+function inARow(
+  appends: readonly PendingAppend[],
+  appended: readonly AppendResult[],
+  from: number,
+): number {
+  const { producer, position } = appends[from]!;
+  const { seq } = appended[from]!;
+  let count = 0;
+  for (; from + count < appends.length; count++) {
+    const pending = appends[from + count]!;
+    const result = appended[from + count]!;
+    if (result.kind !== "stored" || result.seq !== seq + count) break;
+    if (pending.producer !== producer || pending.position !== position + count) break;
+  }
+  return count;
+}
+
+function resultOf({ position }: PendingAppend, result: AppendResult, count: number): SendResult {
+  const { kind, seq } = result;
+  if (kind === "stored") return { kind: "accepted", position, seq, count };
+  if (kind === "duplicate") return { kind, position, seq };
+  return { kind: "refused", position, code: "idempotency_conflict", found: seq };
 }

@@ -121,7 +121,7 @@ export const canaries: readonly Canary[] = [
               ] of outgoing.writing!.appends.entries()) {
                 if (append.idempotency !== undefined) break;
                 const seq = counters.accepted + at + 1;
-                const results = [{ kind: "accepted", position, seq }] as const;
+                const results = [{ kind: "accepted", position, seq, count: 1 }] as const;
                 push(this, {
                   kind: "toProducer",
                   producer,

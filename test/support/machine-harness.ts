@@ -232,8 +232,11 @@ export class MachineHarness {
         break;
       case "results":
         for (const result of frame.results) {
-          const known = stream.unanswered.delete(result.position);
-          expect(known, "M2 an append is answered once").toBe(true);
+          const count = result.kind === "accepted" ? result.count : 1;
+          for (let at = 0; at < count; at++) {
+            const known = stream.unanswered.delete(result.position + at);
+            expect(known, "M2 an append is answered once").toBe(true);
+          }
           this.results.push(result);
         }
         break;
