@@ -17,13 +17,7 @@
 import { catalogue } from "../base/index.ts";
 import { budget, drain, recovery } from "../control/index.ts";
 import type { Drain } from "../control/index.ts";
-import type {
-  AppendResult,
-  Claim,
-  Descriptor,
-  StoredMessage,
-  WriteResult,
-} from "../engines/engine.ts";
+import type { Claim, Descriptor, StoredMessage, WriteResult } from "../engines/engine.ts";
 import type { Contract } from "../flow/index.ts";
 import type {
   ConsumerFrame,
@@ -33,6 +27,7 @@ import type {
   SendResult,
   Settlement,
 } from "../protocol/index.ts";
+import { answersTo } from "./answers.ts";
 import { appendOf } from "./appends.ts";
 import { Attempts } from "./attempts.ts";
 import { Delivery } from "./delivery.ts";
@@ -255,14 +250,7 @@ export class QueueMachine {
     const { appends, changes, startedAtMs } = owned.written(result, nowMs);
     this.#delivery.wrote(nowMs - startedAtMs);
     for (const pending of changes) this.#durable(pending, partition);
-    for (let at = 0; at < appends.length;) {
-      const { producer } = appends[at]!;
-      const results: SendResult[] = [];
-      while (at < appends.length && appends[at]!.producer === producer) {
-        const count = inARow(appends, result.appended, at);
-        results.push(resultOf(appends[at]!, result.appended[at]!, count));
-        at += Math.max(1, count);
-      }
+    for (const { producer, results } of answersTo(appends, result.appended)) {
       const frame = { kind: "results", partition, results } as const;
       this.#effects.push({ kind: "toProducer", producer, frame });
     }
@@ -731,29 +719,4 @@ export class QueueMachine {
     if (!this.watchesAll && routine.has(fact.kind)) return;
     this.#effects.push({ kind: "fact", fact });
   }
-}
-
-/** How many appends from here on were stored for one producer, with positions and seqs in a row. */
-function inARow(
-  appends: readonly PendingAppend[],
-  appended: readonly AppendResult[],
-  from: number,
-): number {
-  const { producer, position } = appends[from]!;
-  const { seq } = appended[from]!;
-  let count = 0;
-  for (; from + count < appends.length; count++) {
-    const pending = appends[from + count]!;
-    const result = appended[from + count]!;
-    if (result.kind !== "stored" || result.seq !== seq + count) break;
-    if (pending.producer !== producer || pending.position !== position + count) break;
-  }
-  return count;
-}
-
-function resultOf({ position }: PendingAppend, result: AppendResult, count: number): SendResult {
-  const { kind, seq } = result;
-  if (kind === "stored") return { kind: "accepted", position, seq, count };
-  if (kind === "duplicate") return { kind, position, seq };
-  return { kind: "refused", position, code: "idempotency_conflict", found: seq };
 }
