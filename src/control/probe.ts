@@ -48,6 +48,7 @@ export function unbound(w: Window, nowMs: number): void {
   if (w.size > size) {
     w.size = size;
     w.startup = true;
+    w.doubts = 0;
   }
   startOver(w);
 }

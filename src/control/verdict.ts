@@ -44,6 +44,8 @@ export interface Window {
   startup: boolean;
   /** Large growths in a row: two of them, and it doubles again. */
   ups: number;
+  /** Comparisons in a row that spoke against doubling: the second one ends it. */
+  doubts: number;
   /** Size of the next cohort, as a multiple of the usual one: doubtful cases get a longer look. */
   looks: number;
   /** Whether growth is likely enough for frequent probes. */
@@ -131,6 +133,7 @@ export function decide(w: Window, nowMs: number): void {
 
 function grow(w: Window, gap: number, nowMs: number): void {
   w.looks = 1;
+  w.doubts = 0;
   const { hi, lo, hiAt } = w;
   const inForce = Math.min(w.size, w.published);
   const factor = w.startup ? 2 : Math.min(STEP_UP_MAX, 2 ** (BOLDNESS * gap));
@@ -155,6 +158,7 @@ function grow(w: Window, gap: number, nowMs: number): void {
 }
 
 function shrink(w: Window, surplus: number, nowMs: number): void {
+  if (doubts(w)) return;
   w.looks = 1;
   w.ups = 0;
   w.startup = false;
@@ -164,7 +168,20 @@ function shrink(w: Window, surplus: number, nowMs: number): void {
   startOver(w);
 }
 
+/**
+ * While it doubles, one comparison is no proof against more: both ends are young then, and calls of
+ * two moments may have met two different targets. It compares once more, on new evidence.
+ *
+ * @returns Whether it does.
+ */
+function doubts(w: Window): boolean {
+  if (!w.startup || ++w.doubts > 1) return false;
+  startOver(w);
+  return true;
+}
+
 function lookAgain(w: Window, gap: number, error: number): void {
+  if (gap < PRECISE && doubts(w)) return;
   w.looks = Math.min(LOOKS_MAX, 2 * w.looks);
   if (error < PRECISE) {
     if (gap < PRECISE) w.startup = false;

@@ -117,6 +117,15 @@ test("W2 it grows by doubling while more calls bring as much more, and stops whe
   expect(size).toBeLessThan(14);
 });
 
+test("a slow beginning ends no doubling: it takes two comparisons in a row to speak against more", () => {
+  for (let slowMs = 50; slowMs <= 400; slowMs += 25) {
+    const source = new Source({ max: 64 });
+    const latencyMs = (): number => (source.nowMs < slowMs ? 60 : 10);
+    while (source.nowMs < 2_000) source.run(1, latencyMs);
+    expect([slowMs, source.w.size]).toEqual([slowMs, 64]);
+  }
+});
+
 test("W2 calls below the limit are no evidence: an idle window stays as it is", () => {
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 50 }), fc.nat(), (start, seed) => {

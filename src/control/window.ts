@@ -103,6 +103,7 @@ export function init(options: WindowOptions, nowMs: number): Window {
     restUntilMs: nowMs,
     startup: true,
     ups: 0,
+    doubts: 0,
     looks: 1,
     eager: true,
     quick: 0,
@@ -229,6 +230,7 @@ export function restart(w: Window, nowMs: number, at: number): void {
   w.size = clamp(at, w.min, w.max);
   w.startup = true;
   w.ups = 0;
+  w.doubts = 0;
   w.looks = 1;
   w.eager = true;
   w.quick = 0;
