@@ -57,7 +57,7 @@ function applyAppend(
     const until = view.getFloat64(idempotencyAt + 24, true);
     if (!isNew(part, from, idempotencyAt, id, until, nowMs, statements, results)) return;
   }
-  const data = new Uint8Array(from.bytes.buffer, from.bytes.byteOffset + dataAt, dataLength);
+  const data = from.slice(dataAt, dataLength);
   const body = dataLength + keyLength > inlineBytesMax;
   const lane = (flags & flag.classMask) + (group === null ? 0 : 4);
   const blob = body ? null : data;
@@ -110,10 +110,10 @@ function isNew(
   statements: Statements,
   results: Results,
 ): boolean {
-  hash.set(new Uint8Array(from.bytes.buffer, from.bytes.byteOffset + at, 16));
+  hash.set(from.slice(at, 16));
   // One index for all partitions: the partition's number is mixed into the hash.
   hashView.setUint32(0, (hashView.getUint32(0) ^ Math.imul(part.p, 0x9e3779b1)) >>> 0);
-  const content = new Uint8Array(from.bytes.buffer, from.bytes.byteOffset + at + 16, 8);
+  const content = from.slice(at + 16, 8);
   if (statements.dedupInsert.run(id, untilMs, hash, content).changes === 1) return true;
   const known = statements.dedupFind.get(hash)!;
   if (nowMs > (known["until"] as number)) {

@@ -83,9 +83,14 @@ export class ByteWriter {
 export class ByteReader {
   readonly bytes: Buffer;
   readonly view: DataView;
+  /** What both are views of, and where they begin: a typed array's own answers are calls. */
+  readonly #buffer: ArrayBufferLike;
+  readonly #start: number;
   at = 0;
 
   constructor(bytes: Uint8Array) {
+    this.#buffer = bytes.buffer;
+    this.#start = bytes.byteOffset;
     this.bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
@@ -108,9 +113,14 @@ export class ByteReader {
 
   /** A view, not a copy: it keeps the whole buffer alive. */
   raw(count: number): Uint8Array {
-    const start = this.bytes.byteOffset + this.at;
+    const found = this.slice(this.at, count);
     this.at += count;
-    return new Uint8Array(this.bytes.buffer, start, count);
+    return found;
+  }
+
+  /** The same at any place. */
+  slice(at: number, count: number): Uint8Array {
+    return new Uint8Array(this.#buffer, this.#start + at, count);
   }
 
   text(): string {
