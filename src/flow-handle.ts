@@ -7,6 +7,7 @@ import {
   parseMs,
   refuseOption,
   SpillwayError,
+  textOf,
 } from "./base/index.ts";
 import type { Clock, ErrorCode, Span } from "./base/index.ts";
 import type { Delivery } from "./consumer/index.ts";
@@ -596,7 +597,7 @@ export class Flow<T = unknown> {
   #emit(event: keyof FlowEvents, ...args: unknown[]): void {
     if (this.#events.listenerCount(event) === 0) return;
     const warn = (error: unknown): void =>
-      process.emitWarning(`flow ${this.name}: a listener of "${event}" failed: ${String(error)}`);
+      process.emitWarning(`flow ${this.name}: a listener of "${event}" failed: ${textOf(error)}`);
     for (const listener of this.#events.rawListeners(event)) {
       try {
         const result: unknown = Reflect.apply(listener, this, args);
@@ -649,7 +650,7 @@ function batchRefusalOf(error: unknown): BatchRefusal {
   const known =
     error instanceof SpillwayError
       ? error
-      : new SpillwayError("message_invalid", { found: String(error) }, { cause: error });
+      : new SpillwayError("message_invalid", { found: textOf(error) }, { cause: error });
   const { code, retryAfterMs } = known;
   return {
     accepted: false,

@@ -112,6 +112,15 @@ export function isSpillwayError(error: unknown, code?: ErrorCode): error is Spil
   return error instanceof SpillwayError && (code === undefined || error.code === code);
 }
 
+/** What was thrown, as a text, whatever it is: an object without a prototype, or with a `toString` that throws. */
+export function textOf(thrown: unknown): string {
+  try {
+    return thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : String(thrown);
+  } catch {
+    return `a value that has no text (${typeof thrown})`;
+  }
+}
+
 function describe(code: ErrorCode, details: ErrorDetails): string {
   const parts = Object.entries(details).map(([name, value]) => `${name}: ${show(value)}`);
   return parts.length === 0

@@ -2,7 +2,7 @@
 export { assert } from "./assert.ts";
 export type { Clock, Timer } from "./clock.ts";
 export { Deque } from "./deque.ts";
-export { catalogue, isSpillwayError, SpillwayError } from "./errors.ts";
+export { catalogue, isSpillwayError, SpillwayError, textOf } from "./errors.ts";
 export type { CatalogueEntry, ErrorCode, ErrorDetails } from "./errors.ts";
 export { Heap } from "./heap.ts";
 export { IntegerMap } from "./integer-map.ts";

@@ -1,5 +1,5 @@
 /** One message in a handler's hands: what it is, and the verbs that settle it. */
-import { parseMs, SpillwayError } from "../base/index.ts";
+import { parseMs, SpillwayError, textOf } from "../base/index.ts";
 import type { Span } from "../base/index.ts";
 import { formatId } from "../flow/index.ts";
 import type { Fault, MessageClass, Verdict } from "../flow/index.ts";
@@ -131,7 +131,10 @@ export class Delivery<T = unknown> {
 
   /** Never to be retried: a dead letter with this reason. */
   term(reason: string): Promise<void> {
-    return this.#settler.settle(this.#run, { kind: "term", reason: `terminated: ${reason}` });
+    return this.#settler.settle(this.#run, {
+      kind: "term",
+      reason: `terminated: ${textOf(reason)}`,
+    });
   }
 
   /** Still at it: the lease runs for this long from now. */

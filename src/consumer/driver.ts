@@ -2,7 +2,7 @@
  * Runs handlers: what the target's machine starts is handed to the flow's handlers or pullers, what
  * they return or throw becomes a verdict. All that one turn brings goes back together.
  */
-import { Line, SpillwayError } from "../base/index.ts";
+import { Line, SpillwayError, textOf } from "../base/index.ts";
 import type { Clock, Member, Timer } from "../base/index.ts";
 import type { SavedBreaker } from "../control/index.ts";
 import type { Fault, Verdict } from "../flow/index.ts";
@@ -347,8 +347,7 @@ function nextTaker(flow: Flow): Taker | undefined {
 const errorTextMax = 500;
 
 function describe(error: unknown): string {
-  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  return text.slice(0, errorTextMax);
+  return textOf(error).slice(0, errorTextMax);
 }
 
 const targetCodes: ReadonlySet<unknown> = new Set([

@@ -1,6 +1,6 @@
 /** What users send becomes a draft: bytes, hashes, route. The rest of the house never parses a payload. */
 import { hash } from "node:crypto";
-import { checkOptions, hash53, refuseOption, SpillwayError } from "../base/index.ts";
+import { checkOptions, hash53, refuseOption, SpillwayError, textOf } from "../base/index.ts";
 import type { Span } from "../base/index.ts";
 import { parseMs } from "../base/index.ts";
 import type { MessageClass } from "../flow/index.ts";
@@ -41,7 +41,7 @@ export function encode(value: unknown, payload: "json" | "bytes"): Uint8Array {
   try {
     text = JSON.stringify(value);
   } catch (cause) {
-    throw new SpillwayError("message_unencodable", { found: String(cause) }, { cause });
+    throw new SpillwayError("message_unencodable", { found: textOf(cause) }, { cause });
   }
   if (text === undefined) {
     throw new SpillwayError("message_unencodable", { found: typeof value, allowed: "JSON" });

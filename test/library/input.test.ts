@@ -13,6 +13,12 @@ const junk = fc.oneof(
   fc.constant(() => 1),
 );
 
+const textless: readonly object[] = [
+  Object.create(null),
+  { toString: () => Symbol("no text") },
+  Object.assign(new Error(), { message: Object.create(null) as unknown }),
+];
+
 /** Some of the fields, some of them junk, some of others' names. */
 function junkOf(...fields: readonly string[]): fc.Arbitrary<object> {
   const shape = Object.fromEntries([...fields, "unknown"].map((field) => [field, junk]));
@@ -176,7 +182,10 @@ test("G12 junk as verbs of a delivery, and as what a handler returns or throws",
         await world.clock.advance(100);
         consumer.stop();
       }),
-      { numRuns: 150 },
+      {
+        numRuns: 150,
+        examples: textless.flatMap((value) => [4, 5, 7].map((n): [unknown, number] => [value, n])),
+      },
     );
     for (const partition of flow.state().partitions) expect(partition.state).toBe("open");
     await works(world, flow);
