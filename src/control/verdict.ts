@@ -44,7 +44,7 @@ export interface Window {
   startup: boolean;
   /** Large growths in a row: two of them, and it doubles again. */
   ups: number;
-  /** Comparisons in a row that spoke against doubling: the second one ends it. */
+  /** Comparisons that spoke against doubling since it last grew: the first one is not believed. */
   doubts: number;
   /** Size of the next cohort, as a multiple of the usual one: doubtful cases get a longer look. */
   looks: number;
@@ -158,7 +158,7 @@ function grow(w: Window, gap: number, nowMs: number): void {
 }
 
 function shrink(w: Window, surplus: number, nowMs: number): void {
-  if (doubts(w)) return;
+  if (comparesAgain(w)) return;
   w.looks = 1;
   w.ups = 0;
   w.startup = false;
@@ -174,14 +174,14 @@ function shrink(w: Window, surplus: number, nowMs: number): void {
  *
  * @returns Whether it does.
  */
-function doubts(w: Window): boolean {
+function comparesAgain(w: Window): boolean {
   if (!w.startup || ++w.doubts > 1) return false;
   startOver(w);
   return true;
 }
 
 function lookAgain(w: Window, gap: number, error: number): void {
-  if (gap < PRECISE && doubts(w)) return;
+  if (gap < PRECISE && comparesAgain(w)) return;
   w.looks = Math.min(LOOKS_MAX, 2 * w.looks);
   if (error < PRECISE) {
     if (gap < PRECISE) w.startup = false;

@@ -413,8 +413,7 @@ export class ProducerMachine<T> {
     let again: Op<T>[] | undefined;
     for (const result of results) {
       if (result.kind !== "refused") {
-        const count = result.kind === "accepted" ? result.count : 1;
-        this.#accepted(stream, result, count);
+        this.#accepted(stream, result);
         continue;
       }
       const op = stream.unanswered.delete(result.position);
@@ -429,13 +428,11 @@ export class ProducerMachine<T> {
     for (const op of again?.toReversed() ?? []) this.#enqueue(stream, op, true);
   }
 
-  #accepted(
-    stream: Stream<T>,
-    result: Exclude<SendResult, { kind: "refused" }>,
-    count: number,
-  ): void {
+  /** One effect for all in a row; one that was answered already ends a row. */
+  #accepted(stream: Stream<T>, result: Exclude<SendResult, { kind: "refused" }>): void {
     const { partition } = stream;
     const duplicate = result.kind === "duplicate";
+    const count = duplicate ? 1 : result.count;
     let ops: Op<T>[] = [];
     for (let at = 0; at <= count; at++) {
       const op = at < count ? stream.unanswered.delete(result.position + at) : undefined;

@@ -2,7 +2,7 @@
  * Turns what comes into events for the machine of one flow, and its effects into calls of the engine
  * and frames on links. All that one turn of the event loop brings is decided together.
  */
-import { isSpillwayError, SpillwayError } from "../base/index.ts";
+import { isSpillwayError, SpillwayError, textOf } from "../base/index.ts";
 import type { Clock, ErrorCode, Timer } from "../base/index.ts";
 import type { Claim, Engine, PartitionWrite, ShelfEntry, WriteResult } from "../engines/engine.ts";
 import type { Contract } from "../flow/index.ts";
@@ -470,7 +470,7 @@ export class QueueDriver implements Writer {
       ? error
       : new SpillwayError(
           "invariant_broken",
-          { partition, found: String(error) },
+          { partition, found: textOf(error) },
           { cause: error },
         );
     this.machine.stopped(partition, refusalOf(known.code), this.#deps.clock.now());

@@ -174,8 +174,7 @@ export class QueueMachine {
       ...maybe.map((pending) => ({ pending, code: "outcome_unknown" as const })),
       ...appends.map((pending) => ({ pending, code })),
     ];
-    for (const { pending, code } of results)
-      this.#answer(pending, partition, { kind: "refused", code });
+    for (const { pending, code } of results) this.#refuse(pending, partition, code);
     owned.entries.forEach((entry) => {
       if (entry.state === "starting") this.#delivery.starting--;
     });
@@ -226,19 +225,16 @@ export class QueueMachine {
     this.partitions[partition]!.outgoing.append({ append, bytes, producer, position, joint });
   }
 
-  #answer(
-    pending: PendingAppend,
-    partition: number,
-    outcome: { kind: "refused"; code: RefusalCode },
-  ): void {
-    const { position } = pending;
-    // A refusal that may pass says when to come back (G12).
-    const passes = catalogue[outcome.code].retry === "later";
-    const result: SendResult = passes
-      ? { position, ...outcome, retryAfterMs: comeBackMs }
-      : { position, ...outcome };
+  #refuse({ position, producer }: PendingAppend, partition: number, code: RefusalCode): void {
+    const result: SendResult = {
+      kind: "refused",
+      position,
+      code,
+      // A refusal that may pass says when to come back (G12).
+      ...(catalogue[code].retry === "later" ? { retryAfterMs: comeBackMs } : {}),
+    };
     const frame = { kind: "results", partition, results: [result] } as const;
-    this.#effects.push({ kind: "toProducer", producer: pending.producer, frame });
+    this.#effects.push({ kind: "toProducer", producer, frame });
   }
 
   // The store's answers.
@@ -270,7 +266,7 @@ export class QueueMachine {
     if (owned.outgoing.writing === undefined) return [];
     const { appends } = owned.unwritten();
     if (code === "store_full") this.#intake.storeIsFull(nowMs);
-    for (const pending of appends) this.#answer(pending, partition, { kind: "refused", code });
+    for (const pending of appends) this.#refuse(pending, partition, code);
     return appends.flatMap(({ joint }) => (joint === undefined ? [] : [joint]));
   }
 
@@ -594,7 +590,7 @@ export class QueueMachine {
     for (const owned of this.partitions) {
       const { change, append } = owned.outgoing.dropJoint(joint);
       if (append !== undefined) {
-        this.#answer(append, owned.index, { kind: "refused", code: "delivery_settled" });
+        this.#refuse(append, owned.index, "delivery_settled");
       }
       if (change?.entry === undefined) continue;
       const { entry, attempt, confirmTo } = change;

@@ -4,8 +4,8 @@
  * S1  Below `minFreeBytes`, or after SQLite met a full disk, appends are refused.
  * S2  A full disk releases the reserve file, whose bytes let settles commit.
  * S3  Appends are taken again once there is room for both; the reserve is then made again first.
- * S4  The log is copied into the file when it is half as long as the reserve: the file may have to grow
- *     by as much, and the other half is for settles.
+ * S4  The log is copied into the file when it is half as long as the reserve, or at `logPagesMin` if
+ *     that is more: the file may have to grow by as much, and the other half is for settles.
  */
 import { closeSync, fsyncSync, openSync, rmSync, statfsSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
