@@ -516,7 +516,11 @@ export class Flow<T = unknown> {
     for (let partition = 0; partition < this.#contract.partitions; partition++) {
       let afterSeq = 0;
       for (;;) {
-        const page = await this.#parts.queue.list("dead", { partition, afterSeq, limit: 256 });
+        const page = await this.#parts.queue.shelves.list("dead", {
+          partition,
+          afterSeq,
+          limit: 256,
+        });
         for (const entry of page) yield this.#letter(partition, entry);
         if (page.length < 256) break;
         afterSeq = page.at(-1)!.seq;
@@ -546,7 +550,7 @@ export class Flow<T = unknown> {
     checkOptions(options);
     const { ids, max = Infinity } = options;
     if (typeof max !== "number" || !(max >= 0)) refuseOption("max", max, "a number, 0 or more");
-    return this.#parts.queue.redrive({
+    return this.#parts.queue.shelves.redrive({
       max,
       ...(ids === undefined ? {} : { seqs: this.#seqs(ids) }),
     });
@@ -557,7 +561,7 @@ export class Flow<T = unknown> {
     if (typeof reason !== "string") refuseOption("reason", typeof reason, "text");
     let count = 0;
     for (const [partition, seqs] of this.#seqs(ids)) {
-      count += await this.#parts.queue.purge(partition, seqs, reason);
+      count += await this.#parts.queue.shelves.purge(partition, seqs, reason);
     }
     return count;
   }

@@ -4,7 +4,7 @@
  */
 import { isSpillwayError, SpillwayError, textOf } from "../base/index.ts";
 import type { Clock, ErrorCode, Timer } from "../base/index.ts";
-import type { Claim, Engine, PartitionWrite, ShelfEntry, WriteResult } from "../engines/engine.ts";
+import type { Claim, Engine, PartitionWrite, WriteResult } from "../engines/engine.ts";
 import type { Contract } from "../flow/index.ts";
 import type {
   ConsumerFrame,
@@ -16,6 +16,7 @@ import type {
 } from "../protocol/index.ts";
 import type { QueueEffect, QueueFact, QueueWrite } from "./effects.ts";
 import { QueueMachine } from "./machine.ts";
+import { Shelves } from "./shelves.ts";
 import type { QueueView } from "./view.ts";
 import type { Reason } from "./why.ts";
 import { explainStored } from "./why.ts";
@@ -45,10 +46,10 @@ const claimRetryMs = 250;
 /** An unknown outcome is asked for again this often, then the partition stops. */
 const repeatsMax = 5;
 const repeatDelayMs = 100;
-const shelfPage = 256;
 
 export class QueueDriver implements Writer {
   readonly machine: QueueMachine;
+  readonly shelves: Shelves;
   readonly #options: QueueOptions;
   readonly #deps: QueueDeps;
   readonly #producers = new Map<string, Link<ToProducerFrame, ProducerFrame>>();
@@ -67,6 +68,11 @@ export class QueueDriver implements Writer {
     this.#options = options;
     this.#deps = deps;
     this.machine = new QueueMachine(options.contract, options.seed, deps.clock.now());
+    this.shelves = new Shelves(options.contract.name, this.machine, {
+      engine: deps.engine,
+      onChange: () => this.schedule(),
+      onError: deps.onError,
+    });
     deps.writes.add(this);
   }
 
@@ -159,96 +165,6 @@ export class QueueDriver implements Writer {
   setIntake(isClosed: boolean, partition?: number): void {
     this.machine.setIntake(isClosed, partition);
     this.schedule();
-  }
-
-  async list(
-    shelf: "dead" | "discarded",
-    options: { partition: number; afterSeq: number; limit: number },
-  ): Promise<ShelfEntry[]> {
-    const { partition, afterSeq, limit } = options;
-    try {
-      return await this.#deps.engine.list(this.#ref(partition), shelf, afterSeq, limit);
-    } catch (error) {
-      if (!isSpillwayError(error, "store_corrupt")) throw error;
-      return this.#listAround(shelf, options);
-    }
-  }
-
-  /** A damaged entry is told of and passed over, one by one: it must not hide the others (G13). */
-  async #listAround(
-    shelf: "dead" | "discarded",
-    { partition, afterSeq, limit }: { partition: number; afterSeq: number; limit: number },
-  ): Promise<ShelfEntry[]> {
-    const entries: ShelfEntry[] = [];
-    for (let after = afterSeq; entries.length < limit;) {
-      try {
-        const [entry] = await this.#deps.engine.list(this.#ref(partition), shelf, after, 1);
-        if (entry === undefined) break;
-        entries.push(entry);
-        after = entry.seq;
-      } catch (cause) {
-        if (!isSpillwayError(cause, "store_corrupt")) throw cause;
-        const { seq } = cause.details as { seq?: number };
-        if (seq === undefined || seq <= after) throw cause;
-        after = seq;
-        this.#deps.onError(cause);
-      }
-    }
-    return entries;
-  }
-
-  /**
-   * Brings dead letters back, oldest first, as the buffer has room for them.
-   * @returns How many are on their way back.
-   */
-  async redrive(options: {
-    seqs?: ReadonlyMap<number, readonly number[]>;
-    max: number;
-  }): Promise<number> {
-    let count = 0;
-    for (const { index } of this.machine.partitions) {
-      const wanted = options.seqs?.get(index);
-      if (options.seqs !== undefined && wanted === undefined) continue;
-      let afterSeq = 0;
-      for (let more = true; more && count < options.max;) {
-        const page = await this.list("dead", { partition: index, afterSeq, limit: shelfPage });
-        more = page.length === shelfPage;
-        afterSeq = page.at(-1)?.seq ?? 0;
-        const letters = page
-          .filter(({ seq }) => wanted === undefined || wanted.includes(seq))
-          .slice(0, options.max - count);
-        const taken = this.machine.redrive(index, letters);
-        count += taken;
-        this.schedule();
-        if (taken < letters.length) return count; // The buffer is full.
-      }
-    }
-    return count;
-  }
-
-  /** Discards dead letters; what is not one is left alone. @returns How many are on their way. */
-  async purge(partition: number, seqs: readonly number[], reason: string): Promise<number> {
-    const owned = this.machine.partitions[partition];
-    if (owned === undefined) return 0;
-    let letters: number[];
-    let redrives: number;
-    do {
-      // What is redriven while it is looked at is a letter no more: look again.
-      ({ redrives } = owned);
-      letters = await this.#lettersAmong(partition, seqs);
-    } while (owned.isOpen && (owned.isRedriving || owned.redrives !== redrives));
-    this.machine.purge(partition, letters, reason);
-    this.schedule();
-    return letters.length;
-  }
-
-  async #lettersAmong(partition: number, seqs: readonly number[]): Promise<number[]> {
-    const letters: number[] = [];
-    for (const seq of new Set(seqs)) {
-      const [letter] = await this.list("dead", { partition, afterSeq: seq - 1, limit: 1 });
-      if (letter?.seq === seq) letters.push(seq);
-    }
-    return letters;
   }
 
   view(): QueueView {
