@@ -12,13 +12,15 @@ const rooms = {
   queue: ["base/", "flow/", "control/", "protocol/", port],
   consumer: ["base/", "flow/", "control/", "protocol/"],
   engines: ["base/", "flow/"],
+  config: ["base/", "flow/"],
+  client: ["base/", "flow/", "control/", "protocol/", "producer/", "consumer/"],
 };
-const below = Object.keys(rooms);
+const below = [...pure, ...parties, "engines"];
 // What does I/O or waits: the drivers, and what stands beside them at the client's edge.
 const drivers =
   "^src/(producer/(driver|codec|index)|queue/(driver|shelves|writes|index)|consumer/(driver|delivery|index))\\.ts$";
 const checker = "^src/simulator/(check-history|history-(events|records))\\.ts$";
-const frontDoor = "spillway|config|flow-handle|system-clock";
+const frontDoor = "spillway|flow-handle|system-clock";
 const anyPackage = ["npm", "npm-dev", "npm-optional", "npm-peer", "npm-no-pkg", "npm-unknown"];
 
 /** @type {import('dependency-cruiser').IConfiguration} */
@@ -35,6 +37,12 @@ export default {
       severity: "error",
       from: { path: `^src/(${frontDoor})\\.ts$` },
       to: { path: "^src/", pathNot: `^src/((${below.join("|")})/|(${frontDoor})\\.ts$)` },
+    },
+    {
+      name: "nothing-but-the-commands-imports-the-server",
+      severity: "error",
+      from: { path: "^src/(?!cli/|server/)" },
+      to: { path: "^src/server/" },
     },
     {
       name: "nothing-imports-the-commands",

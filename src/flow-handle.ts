@@ -356,6 +356,45 @@ export class Flow<T = unknown> {
   }
 
   /**
+   * Takes up to `max` deliveries, each to be settled by its own verbs; waits for the first one. What
+   * nobody is there for any more when it comes goes back untried.
+   * @returns None when nothing came in time.
+   */
+  async pull(options: {
+    readonly max: number;
+    readonly waitMs: number;
+    readonly signal?: AbortSignal;
+  }): Promise<Delivery<T>[]> {
+    const { max, waitMs, signal } = options;
+    const { closed, clock, target } = this.#parts;
+    const come: Delivery<T>[] = [];
+    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+    let isOver = false;
+    const puller = target.pull<T>(this.name, (delivery) => {
+      // What comes with the first one, in the same turn, goes along.
+      if (isOver) delivery.release().catch(() => undefined);
+      else if (come.push(delivery) === 1) clock.defer(end);
+    });
+    const timer = clock.after(waitMs, end);
+    const onAbort = (): void => end();
+    const signals = signal === undefined ? [closed] : [signal, closed];
+    for (const each of signals) each.addEventListener("abort", onAbort);
+    if (signals.some(isAborted)) end();
+    for (let asked = 0; asked < max; asked++) puller.ask();
+    await ended;
+    isOver = true;
+    timer.cancel();
+    puller.remove();
+    for (const each of signals) each.removeEventListener("abort", onAbort);
+    return come;
+  }
+
+  /** How much the target says that it takes, beside what is measured; null: it says nothing. */
+  publishCapacity(limit: number | null): void {
+    this.#parts.target.publish(limit);
+  }
+
+  /**
    * Passes a delivery of this flow on to another: the ack here and the message there become durable
    * together. Waits for the other flow's credit, so that its pressure is felt here.
    * @throws {SpillwayError} As `send`: then the delivery is still to be settled, or has gone back untried

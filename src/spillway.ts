@@ -17,7 +17,13 @@ import { sqlite } from "./engines/sqlite/index.ts";
 import { Flow } from "./flow-handle.ts";
 import type { Controls } from "./flow-handle.ts";
 import { parseContract, validatorOf } from "./flow/index.ts";
-import type { Contract, FlowOptions, StandardSchemaV1, Validator } from "./flow/index.ts";
+import type {
+  Contract,
+  FlowOptions,
+  InferOutput,
+  StandardSchemaV1,
+  Validator,
+} from "./flow/index.ts";
 import { ProducerDriver } from "./producer/index.ts";
 import { directLink } from "./protocol/index.ts";
 import type {
@@ -190,7 +196,7 @@ export class Spillway implements AsyncDisposable {
   flow<Schema extends StandardSchemaV1>(
     name: string,
     options: FlowOptions & { readonly schema: Schema },
-  ): Flow<StandardSchemaV1.InferOutput<Schema>>;
+  ): Flow<InferOutput<Schema>>;
   flow<T>(
     name: string,
     options: FlowOptions & { readonly schema?: StandardSchemaV1 | undefined } = {},

@@ -24,6 +24,9 @@ const plants: Readonly<Record<string, readonly [file: string, imports: string]>>
   "queue-imports-only-what-it-may": ["src/queue/planted.ts", "../consumer/index.ts"],
   "consumer-imports-only-what-it-may": ["src/consumer/planted.ts", "../engines/index.ts"],
   "engines-imports-only-what-it-may": ["src/engines/planted.ts", "../queue/index.ts"],
+  "config-imports-only-what-it-may": ["src/config/planted.ts", "../engines/index.ts"],
+  "client-imports-only-what-it-may": ["src/client/planted.ts", "../queue/index.ts"],
+  "nothing-but-the-commands-imports-the-server": ["src/simulator/server.ts", "../server/index.ts"],
   "front-door-imports-only-what-is-below": ["src/spillway.ts", "./simulator/index.ts"],
   "nothing-imports-the-commands": ["src/simulator/planted.ts", "../cli/main.ts"],
   "only-doors-are-opened": ["src/queue/door.ts", "../base/errors.ts"],
@@ -34,7 +37,17 @@ const plants: Readonly<Record<string, readonly [file: string, imports: string]>>
   "no-dev-dependency-in-src": ["src/cli/planted.ts", "fast-check"],
   "the-checker-imports-nothing-of-ours": ["src/simulator/check-history.ts", "../base/index.ts"],
 };
-const doors = ["base", "flow", "control", "protocol", "queue", "consumer", "engines", "simulator"];
+const doors = [
+  "base",
+  "flow",
+  "control",
+  "protocol",
+  "queue",
+  "consumer",
+  "engines",
+  "simulator",
+  "server",
+];
 
 test("every layer rule has its planted violation", () => {
   expect(Object.keys(plants).toSorted()).toEqual(forbidden.map(({ name }) => name).toSorted());

@@ -2,12 +2,18 @@
 import { Command, CommanderError } from "commander";
 import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
+import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
 import { addDemo } from "./demo/command.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { packageVersion } from "./package-root.ts";
 
-const usageErrors = new Set<string>(["option_invalid", "not_found", "contract_invalid"]);
+const usageErrors = new Set<string>([
+  "option_invalid",
+  "not_found",
+  "contract_invalid",
+  "config_invalid",
+]);
 
 process.exitCode = await main(process.argv);
 
@@ -20,6 +26,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .helpOption("-h, --help", "print this help")
     .showHelpAfterError("(spillway --help lists what is possible)")
     .exitOverride();
+  addServe(program);
   addDemo(program);
   addAudit(program);
   addSimulate(program);

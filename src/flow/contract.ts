@@ -3,7 +3,7 @@
  * printable, the same wherever it is read. All numbers are ms and bytes unless a name says otherwise.
  */
 import type { MessageClass } from "./message.ts";
-import type { DiscardReason } from "./options.ts";
+import type { DiscardReason, SecretRef } from "./options.ts";
 
 export interface Contract {
   readonly name: string;
@@ -58,7 +58,25 @@ export interface Contract {
   readonly readAhead: number;
   readonly target: string;
   readonly budget: { readonly endToEndMs?: number };
+  /** Absent: handlers and workers take. */
+  readonly deliver?: Push;
   readonly payload: "json" | "bytes";
+}
+
+export interface Push {
+  readonly kind: "push";
+  readonly url: string;
+  readonly timeoutMs: number;
+  readonly connectTimeoutMs: number;
+  /** None: requests are not signed. */
+  readonly secrets: readonly SecretRef[];
+  readonly headers: Readonly<Record<string, string>>;
+  readonly allow: readonly string[];
+  readonly ports: readonly number[];
+  /** Answers. */
+  readonly rejectAfter: number;
+  /** Messages in one request; 1: no batches. */
+  readonly batchMessages: number;
 }
 
 /** In messages (or cost) per second. */

@@ -15,6 +15,7 @@ export function contradictions(contract: Contract): Contradiction[] {
     ...ofBuffer(contract),
     ...ofRetry(contract),
     ...ofSurges(contract),
+    ...ofPush(contract),
   ];
 }
 
@@ -110,6 +111,37 @@ function ofRetry({ retry }: Contract): Contradiction[] {
   const allowed = `at most the longest delay, ${retry.delayMaxMs} ms`;
   const between = ["retry.delay"];
   return [{ ...problem("retry.delay[0]", retry.delayBaseMs, allowed), between }];
+}
+
+function ofPush({ deliver, leaseMs }: Contract): Contradiction[] {
+  if (deliver === undefined) return [];
+  const { url, allow, ports, timeoutMs, connectTimeoutMs } = deliver;
+  const found: Contradiction[] = [];
+  const isPlain = url.startsWith("http:");
+  if (isPlain && !allow.includes("http")) {
+    const allowed = 'an https address, or "http" in deliver.allow';
+    found.push({ ...problem("deliver.url", url, allowed), between: ["deliver.url"] });
+  }
+  const port = Number(
+    /:(\d+)$/.exec(/^https?:\/\/([^/?]+)/.exec(url)![1]!)?.[1] ?? (isPlain ? 80 : 443),
+  );
+  if (!ports.includes(port)) {
+    const allowed = `a port of deliver.ports, ${ports.join(", ")}`;
+    found.push({ ...problem("deliver.url", url, allowed), between: ["deliver.url"] });
+  }
+  if (connectTimeoutMs > timeoutMs) {
+    const allowed = `at most deliver.timeout, ${timeoutMs} ms`;
+    const between = ["deliver.connectTimeout", "deliver.timeout"];
+    found.push({ ...problem("deliver.connectTimeout", connectTimeoutMs, allowed), between });
+  }
+  if (timeoutMs > leaseMs) {
+    const allowed = `at most lease, ${leaseMs} ms: the message would be pushed again meanwhile`;
+    found.push({
+      ...problem("deliver.timeout", timeoutMs, allowed),
+      between: ["deliver.timeout", "lease"],
+    });
+  }
+  return found;
 }
 
 /** Surges stand in the order of time here: the path cannot tell their place in what was written. */

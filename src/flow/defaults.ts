@@ -41,6 +41,14 @@ export const creditLeaseMsDefault = 2000;
  */
 export const readAheadDefault = 4096;
 
+/** Longer than most endpoints take; a call that hangs holds its place in the window until then. */
+export const pushDefault: {
+  readonly timeoutMs: number;
+  readonly connectTimeoutMs: number;
+  readonly ports: readonly number[];
+  readonly rejectAfter: number;
+} = { timeoutMs: 10_000, connectTimeoutMs: 3000, ports: [80, 443], rejectAfter: 3 };
+
 /** A class stops no later than the one above it. */
 export function classLevels(
   given: { readonly [Class in MessageClass]?: number | undefined } = {},

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { parseBytes, parseMs } from "../base/index.ts";
 import { parseInstant } from "./instant.ts";
+import type { SecretRef } from "./options.ts";
 
 interface FieldKind<T> {
   readonly allowed: string;
@@ -31,6 +32,13 @@ export function field<T>(kind: FieldKind<T>): z.ZodType<T> {
       context.issues.push({ code: "custom", input: value, message: kind.allowed, params });
       return z.NEVER;
     });
+}
+
+/** An object that knows its fields: its own issues say their names, see `problemsOf`. */
+export function section<Shape extends z.core.$ZodLooseShape>(
+  shape: Shape,
+): z.ZodObject<Shape, z.core.$strict> {
+  return z.strictObject(shape, { error: Object.keys(shape).join(", ") });
 }
 
 interface Range {
@@ -174,6 +182,76 @@ export const nameAllowed = "a name: 1 to 128 of A-Z a-z 0-9 . _ -";
 
 export function isName(value: unknown): value is string {
   return typeof value === "string" && nameForm.test(value);
+}
+
+/** Text of a form. */
+export function text(kind: {
+  readonly form: RegExp;
+  readonly allowed: string;
+  readonly description: string;
+}): z.ZodType<string> {
+  const { form, allowed, description } = kind;
+  return field({
+    allowed,
+    json: { type: "string", pattern: form.source, description },
+    read: (value) => (typeof value === "string" && form.test(value) ? value : undefined),
+  });
+}
+
+/** An object of texts, by names of a form. */
+export function texts(kind: {
+  readonly name: RegExp;
+  readonly text: RegExp;
+  readonly allowed: string;
+  readonly description: string;
+}): z.ZodType<Record<string, string>> {
+  return field({
+    allowed: kind.allowed,
+    json: {
+      type: "object",
+      additionalProperties: { type: "string" },
+      description: kind.description,
+    },
+    read: (value) => {
+      if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+      const entries = Object.entries(value) as [string, unknown][];
+      const isGood = entries.every(
+        ([key, each]) => kind.name.test(key) && typeof each === "string" && kind.text.test(each),
+      );
+      return isGood ? (Object.fromEntries(entries) as Record<string, string>) : undefined;
+    },
+  });
+}
+
+/** A secret's place: a variable of the environment, or a file. */
+export function secretRef(doc: { description: string }): z.ZodType<SecretRef> {
+  return field({
+    allowed: 'where the secret is read from: { env: "NAME" } or { file: "PATH" }',
+    json: {
+      anyOf: [
+        {
+          type: "object",
+          properties: { env: { type: "string" } },
+          required: ["env"],
+          additionalProperties: false,
+        },
+        {
+          type: "object",
+          properties: { file: { type: "string" } },
+          required: ["file"],
+          additionalProperties: false,
+        },
+      ],
+      ...doc,
+    },
+    read: (value) => {
+      if (typeof value !== "object" || value === null) return undefined;
+      const [[name, place] = [], ...others] = Object.entries(value) as [string, unknown][];
+      if (others.length > 0 || typeof place !== "string" || place === "") return undefined;
+      if (name === "env") return { env: place };
+      return name === "file" ? { file: place } : undefined;
+    },
+  });
 }
 
 function inRange(value: unknown, min: number, max: number): number | undefined {

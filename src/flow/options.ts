@@ -24,6 +24,38 @@ export interface SurgeOptions {
   readonly factor: number;
 }
 
+/** Where a secret is read from, when it is needed: a contract is data that is shown, and holds none. */
+export type SecretRef = { readonly env: string } | { readonly file: string };
+
+/** Delivery to an HTTP endpoint: each message is a request, and what is answered settles it. */
+export interface PushOptions {
+  readonly kind: "push";
+  /** Without user name and password. */
+  readonly url: string;
+  /** For the whole call, from connecting to the last byte of the answer; by default 10s. */
+  readonly timeout?: Span;
+  /** For name look-up, connection and TLS; by default 3s. */
+  readonly connectTimeout?: Span;
+  /** Requests are signed by the Standard Webhooks scheme; with two, by both, while one replaces the other. */
+  readonly secret?: SecretRef | readonly SecretRef[];
+  /** Sent with every request. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /**
+   * What is refused otherwise: "http" (no TLS), "loopback", "private", "link-local", or an address range
+   * ("10.1.0.0/16"). By default only https to public addresses.
+   */
+  readonly allow?: readonly string[];
+  /** Ports that the address may name; by default 80 and 443. */
+  readonly ports?: readonly number[];
+  /** A message that is answered with another 4xx this often is dead-lettered; by default 3. */
+  readonly rejectAfter?: number;
+  /** Several messages in one request, as far as they wait. */
+  readonly batch?: {
+    /** At most. */
+    readonly messages: number;
+  };
+}
+
 export interface FlowOptions {
   /** Slices with one owner each: 1 to 1,024, by default 8. It is fixed when the flow is made. */
   readonly partitions?: number;
@@ -101,6 +133,8 @@ export interface FlowOptions {
     /** Latency budget from acceptance to ack: watched and alerted on, never enforced. */
     readonly endToEnd?: Span;
   };
+  /** Where a server delivers to; by default to handlers and workers, which come and take. */
+  readonly deliver?: PushOptions;
   /** What the client's edge makes of a message; by default "json". */
   readonly payload?: "json" | "bytes";
 }

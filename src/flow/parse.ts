@@ -7,7 +7,7 @@
  * K3  Critical stops last: classes.critical >= classes.normal >= classes.bulk.
  * K4  A largest message fits into the buffer.
  */
-import type { Contract, Rate } from "./contract.ts";
+import type { Contract, Push, Rate } from "./contract.ts";
 import { contradictions } from "./contradictions.ts";
 import * as defaults from "./defaults.ts";
 import { isName, nameAllowed } from "./fields.ts";
@@ -75,6 +75,7 @@ function resolve(name: string, given: Given): Contract {
     readAhead: given.readAhead ?? defaults.readAheadDefault,
     target: given.target ?? name,
     budget: { ...known("endToEndMs", given.budget?.endToEnd) },
+    ...known("deliver", resolvePush(given.deliver)),
     payload: given.payload ?? "json",
   };
 }
@@ -93,6 +94,23 @@ function resolveRate(
   return (
     given && { perSecond: given.perSecond, burst: given.burst ?? burstDefault(given.perSecond) }
   );
+}
+
+function resolvePush(given: Given["deliver"]): Push | undefined {
+  if (given?.url === undefined) return undefined; // It was refused.
+  const { pushDefault } = defaults;
+  return {
+    kind: "push",
+    url: given.url,
+    timeoutMs: given.timeout ?? pushDefault.timeoutMs,
+    connectTimeoutMs: given.connectTimeout ?? pushDefault.connectTimeoutMs,
+    secrets: given.secret ?? [],
+    headers: given.headers ?? {},
+    allow: [...new Set(given.allow)].toSorted(),
+    ports: given.ports ?? pushDefault.ports,
+    rejectAfter: given.rejectAfter ?? pushDefault.rejectAfter,
+    batchMessages: given.batch?.messages ?? 1,
+  };
 }
 
 function resolveBoundary(given: Given["boundary"] = {}): Contract["boundary"] {

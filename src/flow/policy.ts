@@ -2,10 +2,10 @@
  * What of a contract may change while its flow exists. The rest (partitions, order, dedup, names) says
  * where stored messages lie and what they mean.
  */
-import type { Contract, Rate } from "./contract.ts";
+import type { Contract, Push, Rate } from "./contract.ts";
 import * as defaults from "./defaults.ts";
 import { messageClasses } from "./message.ts";
-import type { FlowOptions, RateOptions } from "./options.ts";
+import type { FlowOptions, PushOptions, RateOptions } from "./options.ts";
 import { parseContract } from "./parse.ts";
 import { contractInvalid, problem } from "./problems.ts";
 import type { Problem } from "./problems.ts";
@@ -97,8 +97,22 @@ export function optionsOf(contract: Contract): FlowOptions {
     readAhead: contract.readAhead,
     target: contract.target === name ? undefined : contract.target,
     budget: { endToEnd: contract.budget.endToEndMs },
+    deliver: pushOptions(contract.deliver),
     payload: contract.payload,
   });
+}
+
+function pushOptions(push: Push | undefined): PushOptions | undefined {
+  if (push === undefined) return undefined;
+  const { timeoutMs, connectTimeoutMs, secrets, batchMessages, headers, ...same } = push;
+  return {
+    ...same,
+    timeout: timeoutMs,
+    connectTimeout: connectTimeoutMs,
+    ...(secrets.length > 0 && { secret: secrets }),
+    ...(Object.keys(headers).length > 0 && { headers }),
+    ...(batchMessages > 1 && { batch: { messages: batchMessages } }),
+  };
 }
 
 function rateOptions(

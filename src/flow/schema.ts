@@ -5,6 +5,8 @@
 import { z } from "zod";
 import * as defaults from "./defaults.ts";
 import * as fields from "./fields.ts";
+import { push } from "./push.ts";
+import type { GivenPush } from "./push.ts";
 import type { DiscardReason } from "./options.ts";
 import { messageClasses } from "./message.ts";
 import type { MessageClass } from "./message.ts";
@@ -36,6 +38,7 @@ export interface Given {
   readAhead?: number | undefined;
   target?: string | undefined;
   budget?: Some<{ endToEnd: number }>;
+  deliver?: GivenPush | undefined;
   payload?: "json" | "bytes" | undefined;
 }
 export interface GivenRate {
@@ -89,8 +92,8 @@ export function fieldNames(): string[] {
   return Object.keys(contract.shape);
 }
 
-/** The message of an object's own issues is the list of its field names: see `section`. */
-function problemsOf(issue: z.core.$ZodIssue): Problem[] {
+/** The message of an object's own issues is the list of its field names: see `fields.section`. */
+export function problemsOf(issue: z.core.$ZodIssue): Problem[] {
   const { path, message } = issue;
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key, at) => {
@@ -108,21 +111,19 @@ function problemsOf(issue: z.core.$ZodIssue): Problem[] {
   return [problem(pathText(path), issue.input, allowed, params?.["hint"] as string | undefined)];
 }
 
-function section<Shape extends z.core.$ZodLooseShape>(shape: Shape) {
-  return z.strictObject(shape, { error: Object.keys(shape).join(", ") });
-}
-
 function rate(description: string, burstDefault: string) {
   const burst = `How many may go at once after a pause; by default ${burstDefault}.`;
-  return section({
-    perSecond: fields.perSecond({ description }),
-    burst: fields.quantity({ min: 1, max: 1e9, description: burst }).optional(),
-  }).optional();
+  return fields
+    .section({
+      perSecond: fields.perSecond({ description }),
+      burst: fields.quantity({ min: 1, max: 1e9, description: burst }).optional(),
+    })
+    .optional();
 }
 
 const groupsMax = 10_000;
 
-const surge = section({
+const surge = fields.section({
   from: fields.instant({ description: "When it begins." }),
   to: fields.instant({ description: "When it ends." }),
   factor: fields.quantity({ min: 0.01, max: 1000, description: "Times the usual arrivals." }),
@@ -171,70 +172,78 @@ const shards: z.ZodType<number | "off"> = fields.field<number | "off">({
   },
 });
 
-const boundary = section({
-  rate: rate("Messages per second that the flow takes in.", "one second of the rate"),
-  groupRate: rate("Messages per second of each group.", "one second of the rate"),
-  surges: z
-    .array(surge, { error: "a list of surges" })
-    .max(1000, { error: "a list of at most 1,000 surges" })
-    .optional(),
-}).optional();
+const boundary = fields
+  .section({
+    rate: rate("Messages per second that the flow takes in.", "one second of the rate"),
+    groupRate: rate("Messages per second of each group.", "one second of the rate"),
+    surges: z
+      .array(surge, { error: "a list of surges" })
+      .max(1000, { error: "a list of at most 1,000 surges" })
+      .optional(),
+  })
+  .optional();
 
-const contract = section({
+const contract = fields.section({
   partitions: fields
     .count({ min: 1, max: 1024, description: "Slices with one owner each.", default: 8 })
     .optional(),
-  buffer: section({
-    messages: fields
-      .count({
-        min: 1,
-        max: 1e12,
-        description: "Messages stored and not settled, over all partitions.",
-        default: defaults.bufferDefault.messages,
-      })
-      .optional(),
-    bytes: fields
-      .size({
-        min: 1024,
-        max: 1024 ** 5,
-        description: "Bytes stored and not settled, over all partitions.",
-        default: "2 GiB",
-      })
-      .optional(),
-    seconds: fields
-      .seconds({
-        min: "10ms",
-        max: "30d",
-        description: "Seconds of work: backlog / drain rate; by default no bound.",
-      })
-      .optional(),
-  }).optional(),
+  buffer: fields
+    .section({
+      messages: fields
+        .count({
+          min: 1,
+          max: 1e12,
+          description: "Messages stored and not settled, over all partitions.",
+          default: defaults.bufferDefault.messages,
+        })
+        .optional(),
+      bytes: fields
+        .size({
+          min: 1024,
+          max: 1024 ** 5,
+          description: "Bytes stored and not settled, over all partitions.",
+          default: "2 GiB",
+        })
+        .optional(),
+      seconds: fields
+        .seconds({
+          min: "10ms",
+          max: "30d",
+          description: "Seconds of work: backlog / drain rate; by default no bound.",
+        })
+        .optional(),
+    })
+    .optional(),
   order: fields
     .choice(["key", "none"], { description: "What is kept in order.", default: "key" })
     .optional(),
-  dedup: section({
-    window: fields
-      .span({
-        min: "1s",
-        max: "90d",
-        description: "How long an idempotency key is remembered.",
-        default: "24h",
-      })
-      .optional(),
-  }).optional(),
-  classes: section(
-    Object.fromEntries(
-      messageClasses.map((name) => [
-        name,
-        fields
-          .share({
-            description: `Share of the buffer at which ${name} messages stop.`,
-            default: defaults.classesDefault[name],
-          })
-          .optional(),
-      ]),
-    ) as Record<MessageClass, z.ZodOptional<z.ZodType<number>>>,
-  ).optional(),
+  dedup: fields
+    .section({
+      window: fields
+        .span({
+          min: "1s",
+          max: "90d",
+          description: "How long an idempotency key is remembered.",
+          default: "24h",
+        })
+        .optional(),
+    })
+    .optional(),
+  classes: fields
+    .section(
+      Object.fromEntries(
+        messageClasses.map((name) => [
+          name,
+          fields
+            .share({
+              description: `Share of the buffer at which ${name} messages stop.`,
+              default: defaults.classesDefault[name],
+            })
+            .optional(),
+        ]),
+      ) as Record<MessageClass, z.ZodOptional<z.ZodType<number>>>,
+    )
+    .optional(),
   deadline: fields
     .span({ min: "1ms", max: "365d", description: "Default deadline after acceptance." })
     .optional(),
@@ -243,27 +252,29 @@ const contract = section({
       error: 'a list of "expired" and "shed"',
     })
     .optional(),
-  retry: section({
-    attempts: fields
-      .count({
-        min: 1,
-        max: 1000,
-        description: "Deliveries that may fail before a message is dead-lettered.",
-        default: defaults.retryDefault.attempts,
-      })
-      .optional(),
-    delay: z
-      .tuple([delay("After the first failure.", "200ms"), delay("The longest.", "15m")], {
-        error: 'two spans, the first delay and the longest: ["200ms", "15m"]',
-      })
-      .optional(),
-    budget: fields
-      .share({
-        description: "Retries allowed, as a share of first attempts.",
-        default: defaults.retryDefault.budget,
-      })
-      .optional(),
-  }).optional(),
+  retry: fields
+    .section({
+      attempts: fields
+        .count({
+          min: 1,
+          max: 1000,
+          description: "Deliveries that may fail before a message is dead-lettered.",
+          default: defaults.retryDefault.attempts,
+        })
+        .optional(),
+      delay: z
+        .tuple([delay("After the first failure.", "200ms"), delay("The longest.", "15m")], {
+          error: 'two spans, the first delay and the longest: ["200ms", "15m"]',
+        })
+        .optional(),
+      budget: fields
+        .share({
+          description: "Retries allowed, as a share of first attempts.",
+          default: defaults.retryDefault.budget,
+        })
+        .optional(),
+    })
+    .optional(),
   lease: fields
     .span({
       min: "100ms",
@@ -272,18 +283,20 @@ const contract = section({
       default: "30s",
     })
     .optional(),
-  window: section({
-    start: inFlight("At the start.", defaults.windowDefault.start).optional(),
-    min: inFlight("At least.", defaults.windowDefault.min).optional(),
-    max: inFlight("At most.", defaults.windowDefault.max).optional(),
-    fixed: inFlight("Always: switches measuring off.").optional(),
-  }).optional(),
+  window: fields
+    .section({
+      start: inFlight("At the start.", defaults.windowDefault.start).optional(),
+      min: inFlight("At least.", defaults.windowDefault.min).optional(),
+      max: inFlight("At most.", defaults.windowDefault.max).optional(),
+      fixed: inFlight("Always: switches measuring off.").optional(),
+    })
+    .optional(),
   rate: rate("Messages per second that the target allows.", "20 ms of the rate"),
   expectedRate: fields
     .perSecond({ description: "Messages settled per second, until that is measured." })
     .optional(),
   boundary,
-  groups: section({ weights: weights.optional(), shards: shards.optional() }).optional(),
+  groups: fields.section({ weights: weights.optional(), shards: shards.optional() }).optional(),
   messageBytesMax: fields
     .size({
       min: 1,
@@ -292,16 +305,18 @@ const contract = section({
       default: "1 MiB",
     })
     .optional(),
-  credit: section({
-    leaseMs: fields
-      .span({
-        min: "100ms",
-        max: "60s",
-        description: "How long granted credit may be used.",
-        default: "2s",
-      })
-      .optional(),
-  }).optional(),
+  credit: fields
+    .section({
+      leaseMs: fields
+        .span({
+          min: "100ms",
+          max: "60s",
+          description: "How long granted credit may be used.",
+          default: "2s",
+        })
+        .optional(),
+    })
+    .optional(),
   readAhead: fields
     .count({
       min: 1,
@@ -311,11 +326,14 @@ const contract = section({
     })
     .optional(),
   target: fields.name({ description: "Flows that name one target share its limits." }).optional(),
-  budget: section({
-    endToEnd: fields
-      .span({ min: "1ms", max: "365d", description: "Latency budget from acceptance to ack." })
-      .optional(),
-  }).optional(),
+  budget: fields
+    .section({
+      endToEnd: fields
+        .span({ min: "1ms", max: "365d", description: "Latency budget from acceptance to ack." })
+        .optional(),
+    })
+    .optional(),
+  deliver: push.optional(),
   payload: fields
     .choice(["json", "bytes"], { description: "What a message is made of.", default: "json" })
     .optional(),

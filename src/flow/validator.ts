@@ -2,13 +2,32 @@
  * Payload schemas of any library that speaks Standard Schema v1 (zod, valibot, arktype). They run at
  * the client's edge alone: queue, engines and server carry opaque bytes.
  */
-import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { SpillwayError } from "../base/index.ts";
 import { pathText } from "./problems.ts";
 
-export type { StandardSchemaV1 } from "@standard-schema/spec";
-export type InferInput<Schema extends StandardSchemaV1> = StandardSchemaV1.InferInput<Schema>;
-export type InferOutput<Schema extends StandardSchemaV1> = StandardSchemaV1.InferOutput<Schema>;
+/** A schema of any library that speaks Standard Schema, version 1 (standardschema.dev): what is used of it. */
+export interface StandardSchemaV1<Input = unknown, Output = Input> {
+  readonly "~standard": {
+    readonly version: 1;
+    readonly vendor: string;
+    readonly validate: (value: unknown) => Validated<Output> | Promise<Validated<Output>>;
+    /** Of the types only; never there at run time. */
+    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
+  };
+}
+
+type Validated<Output> =
+  | { readonly value: Output; readonly issues?: undefined }
+  | {
+      readonly issues: readonly {
+        readonly message: string;
+        readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+      }[];
+    };
+
+type Types<Schema extends StandardSchemaV1> = NonNullable<Schema["~standard"]["types"]>;
+export type InferInput<Schema extends StandardSchemaV1> = Types<Schema>["input"];
+export type InferOutput<Schema extends StandardSchemaV1> = Types<Schema>["output"];
 
 /**
  * @returns What the schema makes of the value; a promise of it where the schema is asynchronous.
@@ -38,7 +57,7 @@ export function validatorOf<Schema extends StandardSchemaV1>(
   };
 }
 
-function outputOf<Output>(vendor: string, result: StandardSchemaV1.Result<Output>): Output {
+function outputOf<Output>(vendor: string, result: Validated<Output>): Output {
   if (result.issues === undefined) return result.value;
   const issues = result.issues.slice(0, 20).map(({ path = [], message }) => ({
     path: pathText(path.map((step) => (typeof step === "object" ? step.key : step))),

@@ -5,7 +5,8 @@
  *   POST /       the message as body; 200 when the call ends; never a 503, never a 429
  *   GET /stats   {"parallel": n, "parallelMax": n, "served": n}
  *
- * It listens on a free port of 127.0.0.1 and prints one line, {"port": n}. It ends on SIGTERM, and by
+ * It listens on 127.0.0.1, on the port that is its argument (0 or none: a free one), and prints one
+ * line, {"port": n}. It ends on SIGTERM, and by
  * itself when its parent does: that is, when the IPC channel closes, or standard input where that is a
  * pipe or a terminal. SIGINT is left to the parent, which gets the same Ctrl-C and may want to drain.
  * A caller that hangs up takes its call along, so nothing outlives its connection.
@@ -71,7 +72,7 @@ process.on("SIGINT", () => {});
 process.stdout.on("error", leave);
 if (process.channel != null) process.on("disconnect", leave);
 else process.stdin.on("close", leave).resume(); // A file, such as /dev/null, never closes.
-server.listen(0, "127.0.0.1", () => {
+server.listen(Number(process.argv[2] ?? 0), "127.0.0.1", () => {
   const { port } = server.address() as AddressInfo;
   process.stdout.write(`${JSON.stringify({ port })}\n`);
 });

@@ -47,7 +47,8 @@ export class Service implements AsyncDisposable {
   }
 
   async #spawn(): Promise<void> {
-    const child = fork(fileURLToPath(import.meta.resolve("#knee-server")), {
+    // The port stays the same over restarts: others may have been told of it.
+    const child = fork(fileURLToPath(import.meta.resolve("#knee-server")), [String(this.#port)], {
       stdio: ["ignore", "pipe", "inherit", "ipc"],
     });
     this.#child = child;
@@ -56,6 +57,10 @@ export class Service implements AsyncDisposable {
       if (!this.#isClosed) this.#restart = setTimeout(() => this.#respawn(), restartMs);
     });
     this.#port = await portOf(child);
+  }
+
+  get port(): number {
+    return this.#port;
   }
 
   /** A process that ends again before it listens is started again, too. */

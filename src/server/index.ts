@@ -1,0 +1,2 @@
+/** server: the flows of a configuration, reached over HTTP and WebSocket, pushed to their targets. */
+export { Server } from "./server.ts";
