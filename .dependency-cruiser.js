@@ -18,7 +18,7 @@ const rooms = {
 const below = [...pure, ...parties, "engines"];
 // What does I/O or waits: the drivers, and what stands beside them at the client's edge.
 const drivers =
-  "^src/(producer/(driver|codec|index)|queue/(driver|shelves|writes|index)|consumer/(driver|delivery|index))\\.ts$";
+  "^src/(producer/(driver|codec|sender|index)|queue/(digests|driver|shelves|writes|index)|consumer/(driver|delivery|taking|index))\\.ts$";
 const checker = "^src/simulator/(check-history|history-(events|records))\\.ts$";
 const frontDoor = "spillway|flow-handle|system-clock";
 const anyPackage = ["npm", "npm-dev", "npm-optional", "npm-peer", "npm-no-pkg", "npm-unknown"];

@@ -1,52 +1,38 @@
 /** One flow of an open instance: sends, consumers, state and controls. */
-import { EventEmitter } from "node:events";
 import {
   checkOptions,
   checkPlace,
   checkSignal,
-  parseMs,
+  Emitter,
   refuseOption,
   SpillwayError,
   textOf,
 } from "./base/index.ts";
-import type { Clock, ErrorCode, Span } from "./base/index.ts";
-import type { Delivery } from "./consumer/index.ts";
+import type { Clock, ErrorCode } from "./base/index.ts";
+import { consume, deliveries, pull } from "./consumer/index.ts";
+import type { Consumer, Delivery } from "./consumer/index.ts";
 import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
 import type { EngineProfile, ShelfEntry } from "./engines/index.ts";
 import { changePolicy, Ids, parseId, warningsOf } from "./flow/index.ts";
 import type { Contract, PolicyPatch, Validator, Warning } from "./flow/index.ts";
-import { draftOf, encode } from "./producer/index.ts";
-import type { MessageOptions, ProducerDriver, Refused, Route, Sent } from "./producer/index.ts";
-import type { Draft } from "./protocol/index.ts";
+import { Sender, timeoutOf } from "./producer/index.ts";
+import type {
+  BatchResult,
+  MessageOptions,
+  ProducerDriver,
+  Receipt,
+  Refusal,
+  Refused,
+  SendOptions,
+} from "./producer/index.ts";
+import type {
+  ConsumerFrame,
+  Link,
+  ProducerFrame,
+  ToConsumerFrame,
+  ToProducerFrame,
+} from "./protocol/index.ts";
 import type { QueueDriver, QueueFact, QueueView, Reason, Writes } from "./queue/index.ts";
-
-/** What an accepted message gets: it is durable (G1). */
-export interface Receipt {
-  /** "flow/partition/seq". */
-  readonly id: string;
-  /** It had been accepted before, under the same idempotency key; `id` is the first one's. */
-  readonly duplicate: boolean;
-  readonly durability: EngineProfile["durability"];
-}
-
-export interface SendOptions extends MessageOptions {
-  readonly signal?: AbortSignal;
-  /** How long to wait for credit: ms, or text such as "10s"; for ever by default. */
-  readonly timeout?: Span;
-}
-
-/** Why a message is not taken now. */
-export interface Refusal {
-  readonly accepted: false;
-  readonly code: ErrorCode;
-  readonly retryAfterMs?: number;
-}
-
-export type BatchResult = ({ readonly accepted: true } & Receipt) | BatchRefusal;
-
-export interface BatchRefusal extends Refusal {
-  readonly error: SpillwayError;
-}
 
 export interface DeadLetter {
   readonly id: string;
@@ -114,15 +100,15 @@ export interface Controls {
   readonly closedPartitions: readonly number[];
 }
 
-const noOptions: MessageOptions = {};
-/** Sends of one batch that are on their way at once. */
-const batchWindow = 4096;
 const routine: ReadonlySet<string> = new Set(["accepted", "acked", "released"]);
 
 export class Flow<T = unknown> {
   readonly name: string;
   readonly #parts: FlowParts;
-  readonly #events = new EventEmitter<FlowEvents>();
+  readonly #sender: Sender<T>;
+  readonly #events = new Emitter<FlowEvents>((event, error) =>
+    process.emitWarning(`flow ${this.name}: a listener of "${event}" failed: ${textOf(error)}`),
+  );
   readonly #ids: Ids;
   #contract: Contract;
   #controls: Controls;
@@ -133,9 +119,15 @@ export class Flow<T = unknown> {
     this.#contract = parts.contract;
     this.#controls = parts.controls;
     this.name = parts.contract.name;
-    this.#events.setMaxListeners(0);
-    (this.#events as EventEmitter).on("newListener", (event: string) => {
-      if (routine.has(event)) parts.queue.machine.watchesAll = true;
+    const { payload, order, messageBytesMax } = parts.contract;
+    this.#sender = new Sender<T>({
+      payload,
+      isOrdered: order === "key",
+      messageBytesMax,
+      ids: this.#ids,
+      durability: parts.durability,
+      validate: parts.validate,
+      driver: parts.producer,
     });
   }
 
@@ -158,7 +150,8 @@ export class Flow<T = unknown> {
     event: Name,
     listener: (...args: FlowEvents[Name]) => void,
   ): this {
-    this.#events.on(event, listener as never);
+    if (routine.has(event)) this.#parts.queue.machine.watchesAll = true;
+    this.#events.on(event, listener);
     return this;
   }
 
@@ -166,7 +159,8 @@ export class Flow<T = unknown> {
     event: Name,
     listener: (...args: FlowEvents[Name]) => void,
   ): this {
-    this.#events.once(event, listener as never);
+    if (routine.has(event)) this.#parts.queue.machine.watchesAll = true;
+    this.#events.once(event, listener);
     return this;
   }
 
@@ -174,7 +168,7 @@ export class Flow<T = unknown> {
     event: Name,
     listener: (...args: FlowEvents[Name]) => void,
   ): this {
-    this.#events.off(event, listener as never);
+    this.#events.off(event, listener);
     return this;
   }
 
@@ -186,14 +180,8 @@ export class Flow<T = unknown> {
    *   idempotency_conflict, message_too_large, ...), message_invalid, aborted, timed_out, closed, or
    *   outcome_unknown: with an idempotency key the same send is safe.
    */
-  async send(value: T, options: SendOptions = {}): Promise<Receipt> {
-    checkOptions(options);
-    checkSignal(options.signal);
-    const { draft, route } = await this.#draft(value, options);
-    const timeoutMs = options.timeout === undefined ? undefined : msOf(options.timeout);
-    return this.#receipt(
-      await this.#parts.producer.send(draft, route, { signal: options.signal, timeoutMs }),
-    );
+  send(value: T, options: SendOptions = {}): Promise<Receipt> {
+    return this.#sender.send(value, options);
   }
 
   /**
@@ -202,81 +190,24 @@ export class Flow<T = unknown> {
    *   cannot tell at once: use `send` with a timeout there.
    */
   trySend(value: T, options: MessageOptions = {}): Promise<Receipt> | Refusal {
-    const validated = this.#parts.validate?.(value) ?? value;
-    if (validated instanceof Promise) {
-      throw new SpillwayError("option_invalid", {
-        option: "schema",
-        found: "an asynchronous schema",
-        allowed: "a synchronous one with trySend; use send with a timeout",
-      });
-    }
-    const { draft, route } = this.#encode(validated, options);
-    const sent = this.#parts.producer.trySend(draft, route);
-    if (sent instanceof Promise) return sent.then((answer) => this.#receipt(answer));
-    return refusalOf(sent);
+    return this.#sender.trySend(value, options);
   }
 
   /**
    * Sends many messages; a result for each, in order. Waits for credit like `send`.
    * @param optionsOf Key, group and so on of each message.
    */
-  async sendBatch(
+  sendBatch(
     values: readonly T[],
-    optionsOf: (value: T, at: number) => MessageOptions = () => noOptions,
-    waiting: { signal?: AbortSignal } = {},
+    optionsOf?: (value: T, at: number) => MessageOptions,
+    waiting?: { signal?: AbortSignal },
   ): Promise<BatchResult[]> {
-    if (!Array.isArray(values)) refuseOption("values", typeof values, "an array");
-    checkOptions(waiting);
-    checkSignal(waiting.signal);
-    const results: BatchResult[] = Array.from({ length: values.length });
-    const give = (at: number, error: unknown): void => {
-      results[at] = batchRefusalOf(error);
-    };
-    for (let from = 0; from < values.length; from += batchWindow) {
-      const items: { draft: Draft; route: Route }[] = [];
-      const places: number[] = [];
-      for (let at = from; at < Math.min(values.length, from + batchWindow); at++) {
-        try {
-          const value = values[at]!;
-          const validated = this.#parts.validate?.(value) ?? value;
-          const plain = validated instanceof Promise ? await validated : validated;
-          items.push(this.#encode(plain, optionsOf(value, at)));
-          places.push(at);
-        } catch (error) {
-          give(at, error);
-        }
-      }
-      await this.#parts.producer.sendMany(items, waiting.signal, {
-        accepted: (at, partition, seq, duplicate) => {
-          const id = this.#ids.of(partition, seq);
-          const { durability } = this.#parts;
-          results[places[at]!] = { accepted: true, id, duplicate, durability };
-        },
-        refused: (at, error) => give(places[at]!, error),
-      });
-    }
-    return results;
+    return this.#sender.sendBatch(values, optionsOf, waiting);
   }
 
   /** Messages written to it are sent; it holds its writer back while there is no credit. */
   writable(optionsOf: (value: T) => MessageOptions = () => ({})): WritableStream<T> {
-    const sends = new Set<Promise<unknown>>();
-    let failed: unknown;
-    return new WritableStream<T>({
-      write: async (value) => {
-        if (failed !== undefined) throw failed;
-        const sent = this.send(value, optionsOf(value)).catch((error: unknown) => {
-          failed ??= error;
-        });
-        sends.add(sent);
-        void sent.then(() => sends.delete(sent));
-        await this.#parts.producer.ready();
-      },
-      close: async () => {
-        await Promise.all(sends);
-        if (failed !== undefined) throw failed;
-      },
-    });
+    return this.#sender.writable(optionsOf);
   }
 
   /** Resolves when no send waits for credit. */
@@ -286,29 +217,7 @@ export class Flow<T = unknown> {
 
   /** Credit in hand, and how many sends wait for it. */
   credits(): { readonly messages: number; readonly waiting: number; readonly blocked: boolean } {
-    const { credits, waiting, blocked } = this.#parts.producer.view();
-    return { messages: credits, waiting, blocked };
-  }
-
-  async #draft(value: T, options: MessageOptions): Promise<{ draft: Draft; route: Route }> {
-    const { validate } = this.#parts;
-    return this.#encode(validate === undefined ? value : await validate(value), options);
-  }
-
-  #encode(value: unknown, options: MessageOptions): { draft: Draft; route: Route } {
-    const payload = encode(value, this.#contract.payload);
-    const encoded = draftOf(payload, options, this.#contract.order === "key");
-    const allowed = this.#contract.messageBytesMax;
-    if (encoded.draft.bytes <= allowed) return encoded;
-    throw new SpillwayError("message_too_large", { found: encoded.draft.bytes, allowed });
-  }
-
-  #receipt(sent: Sent): Receipt {
-    return {
-      id: this.#ids.of(sent.partition, sent.seq),
-      duplicate: sent.duplicate,
-      durability: this.#parts.durability,
-    };
+    return this.#sender.credits();
   }
 
   // Consuming.
@@ -318,41 +227,12 @@ export class Flow<T = unknown> {
    * say anything else. Several handlers of one flow, and flows of one target, share its window.
    */
   consume(handler: Handler<T>, options: HandlerOptions & { signal?: AbortSignal } = {}): Consumer {
-    const remove = this.#parts.target.handle(this.name, handler, options);
-    if (isAborted(options.signal)) remove();
-    else options.signal?.addEventListener("abort", remove, { once: true });
-    return { [Symbol.dispose]: remove, stop: remove };
+    return consume(this.#parts.target, this.name, handler, options);
   }
 
   /** Deliveries one by one, each to be settled by its own verbs; as many at once as are asked for. */
-  async *deliveries(options: { signal?: AbortSignal } = {}): AsyncGenerator<Delivery<T>, void> {
-    const { closed } = this.#parts;
-    // Not `AbortSignal.any`: Node holds on to such a signal for ever if nobody ends the iteration.
-    const signals = options.signal === undefined ? [closed] : [options.signal, closed];
-    const hasEnded = (): boolean => signals.some(isAborted);
-    const come: Delivery<T>[] = [];
-    let wake: (() => void) | undefined;
-    const puller = this.#parts.target.pull<T>(this.name, (delivery) => {
-      come.push(delivery);
-      wake?.();
-    });
-    const onAbort = (): void => wake?.();
-    for (const signal of signals) signal.addEventListener("abort", onAbort);
-    try {
-      while (!hasEnded()) {
-        puller.ask();
-        while (come.length === 0 && !hasEnded()) {
-          await new Promise<void>((resolve) => (wake = resolve));
-        }
-        const delivery = come.shift();
-        if (delivery !== undefined) yield delivery;
-      }
-    } finally {
-      for (const signal of signals) signal.removeEventListener("abort", onAbort);
-      puller.remove();
-      // One that cannot be given back any more, because its lease or the instance ended, is back anyway.
-      for (const delivery of come) delivery.release().catch(() => undefined);
-    }
+  deliveries(options: { signal?: AbortSignal } = {}): AsyncGenerator<Delivery<T>, void> {
+    return deliveries<T>(this.#parts.target, this.name, this.#until(options.signal));
   }
 
   /**
@@ -360,33 +240,21 @@ export class Flow<T = unknown> {
    * nobody is there for any more when it comes goes back untried.
    * @returns None when nothing came in time.
    */
-  async pull(options: {
+  pull(options: {
     readonly max: number;
     readonly waitMs: number;
     readonly signal?: AbortSignal;
   }): Promise<Delivery<T>[]> {
-    const { max, waitMs, signal } = options;
-    const { closed, clock, target } = this.#parts;
-    const come: Delivery<T>[] = [];
-    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-    let isOver = false;
-    const puller = target.pull<T>(this.name, (delivery) => {
-      // What comes with the first one, in the same turn, goes along.
-      if (isOver) delivery.release().catch(() => undefined);
-      else if (come.push(delivery) === 1) clock.defer(end);
-    });
-    const timer = clock.after(waitMs, end);
-    const onAbort = (): void => end();
-    const signals = signal === undefined ? [closed] : [signal, closed];
-    for (const each of signals) each.addEventListener("abort", onAbort);
-    if (signals.some(isAborted)) end();
-    for (let asked = 0; asked < max; asked++) puller.ask();
-    await ended;
-    isOver = true;
-    timer.cancel();
-    puller.remove();
-    for (const each of signals) each.removeEventListener("abort", onAbort);
-    return come;
+    const { max, waitMs } = options;
+    const { clock, target } = this.#parts;
+    const signals = this.#until(options.signal);
+    return pull<T>(target, this.name, clock, { max, waitMs, signals });
+  }
+
+  /** What ends a wait: the caller's signal, and the instance's end. */
+  #until(signal: AbortSignal | undefined): readonly AbortSignal[] {
+    const { closed } = this.#parts;
+    return signal === undefined ? [closed] : [signal, closed];
   }
 
   /** How much the target says that it takes, beside what is measured; null: it says nothing. */
@@ -406,9 +274,9 @@ export class Flow<T = unknown> {
     value: Next,
     options: SendOptions = {},
   ): Promise<Receipt> {
-    const { draft, route } = await next.#draft(value, options);
+    const { draft, route } = await next.#sender.draft(value, options);
     const { writes, target } = this.#parts;
-    const timeoutMs = options.timeout === undefined ? undefined : msOf(options.timeout);
+    const timeoutMs = timeoutOf(options);
     const joint = writes.beginJoint();
     let settled: Promise<void> | undefined;
     try {
@@ -423,13 +291,27 @@ export class Flow<T = unknown> {
         },
       );
       await settled;
-      return next.#receipt(sent);
+      return next.#sender.receipt(sent);
     } catch (error) {
       writes.dropJoint(joint);
       throw error;
     } finally {
       writes.endJoint(joint);
     }
+  }
+
+  // Ends in other processes.
+
+  /** Another producer, at the end of a link. @param id One of its own. @returns How to take it away. */
+  attachProducer(id: string, link: Link<ToProducerFrame, ProducerFrame>): () => void {
+    this.#parts.queue.addProducer(id, link);
+    return () => this.#parts.queue.removeProducer(id);
+  }
+
+  /** Another consumer, at the end of a link: what it has when it is taken away was a failed attempt. */
+  attachConsumer(id: string, link: Link<ToConsumerFrame, ConsumerFrame>): () => void {
+    this.#parts.queue.addConsumer(id, link);
+    return () => this.#parts.queue.removeConsumer(id);
   }
 
   // Seeing.
@@ -623,57 +505,37 @@ export class Flow<T = unknown> {
   /** Told by the instance: facts of the queue become events. */
   tell(fact: QueueFact): void {
     if (fact.kind === "stopped") {
-      this.#emit("stopped", { partition: fact.partition, code: fact.code });
+      this.#events.emit("stopped", { partition: fact.partition, code: fact.code });
       return;
     }
     const { kind, partition, seq, ...rest } = fact;
     const id = this.#ids.of(partition, seq);
     if ("dueAtMs" in rest) {
       const { dueAtMs, attempt, error } = rest;
-      this.#emit("retrying", { id, attempt, error, dueAt: new Date(dueAtMs) });
+      this.#events.emit("retrying", { id, attempt, error, dueAt: new Date(dueAtMs) });
     } else {
-      this.#emit(kind, { id, ...rest });
-    }
-  }
-
-  /** A listener that throws is a warning of the process: neither the flow nor the others suffer. */
-  #emit(event: keyof FlowEvents, ...args: unknown[]): void {
-    if (this.#events.listenerCount(event) === 0) return;
-    const warn = (error: unknown): void =>
-      process.emitWarning(`flow ${this.name}: a listener of "${event}" failed: ${textOf(error)}`);
-    for (const listener of this.#events.rawListeners(event)) {
-      try {
-        const result: unknown = Reflect.apply(listener, this, args);
-        if (result instanceof Promise) result.catch(warn);
-      } catch (error) {
-        warn(error);
-      }
+      this.#events.emit(kind, { id, ...rest } as never);
     }
   }
 
   tellBlocked(refusal: Refused): void {
     const { code, retryAfterMs } = refusal;
-    this.#emit("blocked", { code, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+    this.#events.emit("blocked", { code, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
   }
 
   tellResumed(): void {
-    this.#emit("resumed");
+    this.#events.emit("resumed");
   }
 
   tellBreaker(from: string, to: string): void {
-    this.#emit("breaker", { from, to });
+    this.#events.emit("breaker", { from, to });
   }
 
   /** An error that nobody listens for is a warning of the process, never its end. */
   tellError(error: SpillwayError): void {
-    if (this.#events.listenerCount("error") > 0) this.#emit("error", error);
+    if (this.#events.has("error")) this.#events.emit("error", error);
     else process.emitWarning(`flow ${this.name}: ${error.message}`, { code: error.code });
   }
-}
-
-export interface Consumer extends Disposable {
-  /** Takes nothing more; what it has goes on. */
-  stop(): void;
 }
 
 function isAborted(signal: AbortSignal | undefined): boolean {
@@ -684,30 +546,5 @@ function targetLimits({ window, rate }: Contract): string {
   return JSON.stringify({ window, rate });
 }
 
-function refusalOf(refused: Refused): Refusal {
-  const { code, retryAfterMs } = refused;
-  return { accepted: false, code, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
-}
-
-function batchRefusalOf(error: unknown): BatchRefusal {
-  const known =
-    error instanceof SpillwayError
-      ? error
-      : new SpillwayError("message_invalid", { found: textOf(error) }, { cause: error });
-  const { code, retryAfterMs } = known;
-  return {
-    accepted: false,
-    code,
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    error: known,
-  };
-}
-
-function msOf(span: Span): number {
-  const ms = parseMs(span);
-  if (ms !== undefined) return ms;
-  const allowed = 'a number of ms, or text such as "10s"';
-  throw new SpillwayError("option_invalid", { option: "timeout", found: span, allowed });
-}
-
-export type { MessageOptions };
+export type { BatchRefusal } from "./producer/index.ts";
+export type { BatchResult, Consumer, MessageOptions, Receipt, Refusal, SendOptions };

@@ -90,7 +90,7 @@ function cruise(cwd: string, folders: readonly string[]): string[] {
   return summary.violations.map(({ from, rule }) => `${rule.name} ${from}`);
 }
 
-const driving = /(driver|codec|delivery|shelves|writes)\.ts$/;
+const driving = /(digests|driver|codec|sender|taking|delivery|shelves|writes)\.ts$/;
 const pure = globSync("src/{base,flow,control,protocol,producer,queue,consumer}/*.ts", {
   cwd: root,
 })

@@ -2,6 +2,7 @@
 export { assert } from "./assert.ts";
 export type { Clock, Timer } from "./clock.ts";
 export { Deque } from "./deque.ts";
+export { Emitter } from "./emitter.ts";
 export { catalogue, isSpillwayError, SpillwayError, textOf } from "./errors.ts";
 export type { CatalogueEntry, ErrorCode, ErrorDetails } from "./errors.ts";
 export { Heap } from "./heap.ts";

@@ -1,5 +1,4 @@
 /** What users send becomes a draft: bytes, hashes, route. The rest of the house never parses a payload. */
-import { hash } from "node:crypto";
 import { checkOptions, hash53, refuseOption, SpillwayError, textOf } from "../base/index.ts";
 import type { Span } from "../base/index.ts";
 import { parseMs } from "../base/index.ts";
@@ -28,6 +27,9 @@ export interface MessageOptions {
 const none = new Uint8Array(0);
 const anywhere: Route = {};
 const encoder = new TextEncoder();
+/** In Node small buffers share memory: one of its own each would be dear. */
+const utf8: (text: string) => Uint8Array =
+  typeof Buffer === "undefined" ? (text) => encoder.encode(text) : (text) => Buffer.from(text);
 const textMax = 1024;
 
 /** @throws {SpillwayError} message_unencodable */
@@ -46,7 +48,7 @@ export function encode(value: unknown, payload: "json" | "bytes"): Uint8Array {
   if (text === undefined) {
     throw new SpillwayError("message_unencodable", { found: typeof value, allowed: "JSON" });
   }
-  return Buffer.from(text);
+  return utf8(text);
 }
 
 /**
@@ -93,18 +95,11 @@ export function draftOf(
   if (options.delay !== undefined) draft.delayMs = spanOf("delay", options.delay);
   if (options.deadline !== undefined) draft.deadlineMs = spanOf("deadline", options.deadline);
   if (idempotencyKey !== undefined) {
-    const id = sha256(idempotencyKey, 16);
-    const content = sha256(payload, 8);
-    draft.idempotency = { id, content };
+    draft.idempotencyKey = idempotencyKey;
     // Deduplication is per partition: the same key must always go to the same one.
-    route.hash ??= id.readUInt32LE(0) * 2 ** 20 + (id.readUInt32LE(4) & 0xfffff) + 1;
+    route.hash ??= hash53(idempotencyKey);
   }
   return { draft, route };
-}
-
-/** The first bytes of the digest, in memory that small buffers share: one of its own each would be dear. */
-function sha256(data: string | Uint8Array, lengthBytes: number): Buffer {
-  return Buffer.from(hash("sha256", data, "binary").slice(0, lengthBytes), "latin1");
 }
 
 function headersOf(headers: Readonly<Record<string, string>>): Uint8Array {

@@ -536,7 +536,7 @@ export class ProducerMachine<T> {
     stream.unanswered.clear();
     for (const op of stream.outgoing.splice(0).toReversed()) this.#enqueue(stream, op, true);
     for (const op of lost.toReversed()) {
-      if (op.draft.idempotency !== undefined && op.wait) {
+      if (isRepeatable(op.draft) && op.wait) {
         op.maybe = true;
         this.#enqueue(stream, op, true);
       } else this.#end(op, { code: "outcome_unknown" });
@@ -585,6 +585,10 @@ function takesNew<T>({ isOpen, refusal }: Stream<T>): boolean {
 function hear(stream: Stream<unknown>, hint: Hint): void {
   stream.classLimit = hint.lowestClass === null ? -1 : classOf[hint.lowestClass];
   stream.refusal = { code: hint.limitedBy, retryAfterMs: hint.retryAfterMs };
+}
+
+function isRepeatable({ idempotencyKey, idempotency }: Draft): boolean {
+  return idempotencyKey !== undefined || idempotency !== undefined;
 }
 
 function bytesOf(drafts: readonly Draft[]): number {

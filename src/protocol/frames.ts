@@ -50,7 +50,9 @@ export interface Draft {
   readonly delayMs?: number;
   /** From now on; what is not handled by then expires. */
   readonly deadlineMs?: number;
-  readonly idempotency?: { readonly id: Uint8Array; readonly content: Uint8Array };
+  readonly idempotencyKey?: string;
+  /** Digests of the key and of the payload; made where the queue is. */
+  idempotency?: { readonly id: Uint8Array; readonly content: Uint8Array };
   readonly headers: Uint8Array;
   readonly payload: Uint8Array;
   /** Bytes that it counts against credit and the bound. */

@@ -14,6 +14,7 @@ import type {
   ToConsumerFrame,
   ToProducerFrame,
 } from "../protocol/index.ts";
+import { addDigests } from "./digests.ts";
 import type { QueueEffect, QueueFact, QueueWrite } from "./effects.ts";
 import { QueueMachine } from "./machine.ts";
 import { Shelves } from "./shelves.ts";
@@ -111,6 +112,7 @@ export class QueueDriver implements Writer {
     this.#producers.set(id, link);
     link.onFrame = (frame) => {
       const nowMs = this.#deps.clock.now();
+      if (frame.kind === "send") addDigests(frame.drafts);
       this.machine.producerFrame(id, frame, nowMs);
       // A heartbeat alone asks for credit: over a function call the answer comes within the call.
       if (frame.kind === "beat") {
