@@ -13,7 +13,10 @@ const rooms = {
   consumer: ["base/", "flow/", "control/", "protocol/"],
   engines: ["base/", "flow/"],
   config: ["base/", "flow/"],
-  client: ["base/", "flow/", "control/", "protocol/", "producer/", "consumer/"],
+  client: [
+    ...["base/", "flow/", "control/", "protocol/", "producer/", "consumer/"],
+    "system-clock\\.ts$",
+  ],
 };
 const below = [...pure, ...parties, "engines"];
 // What does I/O or waits: the drivers, and what stands beside them at the client's edge.

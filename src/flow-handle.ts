@@ -514,7 +514,7 @@ export class Flow<T = unknown> {
       const { dueAtMs, attempt, error } = rest;
       this.#events.emit("retrying", { id, attempt, error, dueAt: new Date(dueAtMs) });
     } else {
-      this.#events.emit(kind, { id, ...rest } as never);
+      this.#events.emit(kind, { id, ...rest });
     }
   }
 

@@ -72,6 +72,8 @@ const directLinks: Links = {
 };
 
 const drainMaxMsDefault = 10_000;
+/** For what goes back at the end to become durable; else its next start counts it as a crash. */
+const writeMaxMs = 1000;
 const waitingMax = 10_000;
 const claimLeaseMs = 10_000;
 const noControls: Controls = {
@@ -382,8 +384,14 @@ export class Spillway implements AsyncDisposable {
     const handled = Promise.all([...this.#targets.values()].map((target) => target.idle()));
     await Promise.race([handled, timeUp]);
     for (const target of this.#targets.values()) target.release();
-    await Promise.race([Promise.all(flows.map(({ queue }) => queue.idle())), timeUp]);
+    const idle = Promise.all(flows.map(({ queue }) => queue.idle()));
+    await Promise.race([idle, timeUp]);
     timer.cancel();
+    for (const { queue } of flows) queue.release();
+    const { promise: written, resolve: onWritten } = Promise.withResolvers<void>();
+    const last = this.#clock.after(writeMaxMs, onWritten);
+    await Promise.race([idle, written]);
+    last.cancel();
     for (const { producer, queue } of flows) {
       producer.close();
       await queue.close();

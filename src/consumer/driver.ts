@@ -84,10 +84,13 @@ export class TargetDriver implements Settler {
     };
   }
 
-  removeFlow(name: string): void {
-    if (!this.#flows.delete(name)) return;
-    this.#machine.queueLeft(name, this.#deps.clock.now());
-    this.#carryOut();
+  /** The queue at the other end begins anew: what it had given is lost, who takes from it stays. */
+  resetFlow(name: string): void {
+    if (!this.#flows.has(name)) return;
+    const nowMs = this.#deps.clock.now();
+    this.#machine.queueLeft(name, nowMs);
+    this.#machine.queueJoined(name, nowMs);
+    this.#demand(name);
   }
 
   /** A handler takes deliveries from now on. @returns How to take it away again. */
@@ -271,6 +274,14 @@ export class TargetDriver implements Settler {
           const { partition, seq, attempt } = run.delivered;
           confirm.reject(new SpillwayError("delivery_settled", { partition, seq, attempt }));
         }
+        break;
+      }
+      case "unconfirmed": {
+        const confirm = effect.run.token;
+        if (!(confirm instanceof Confirm)) break;
+        effect.run.token = undefined;
+        this.#confirms.leave(confirm);
+        confirm.reject(new SpillwayError("outcome_unknown"));
         break;
       }
       case "breaker":

@@ -65,6 +65,8 @@ export type TargetEffect =
   /** Its lease ended, or its queue is gone: whoever works on it should stop. */
   | { readonly kind: "lost"; readonly run: Run }
   | { readonly kind: "confirmed"; readonly run: Run; readonly effective: boolean }
+  /** Its queue is gone: whether its verdict counted will not be heard. */
+  | { readonly kind: "unconfirmed"; readonly run: Run }
   | { readonly kind: "breaker"; readonly from: string; readonly to: string };
 
 interface Queue {
@@ -146,6 +148,11 @@ export class TargetMachine {
 
   queueLeft(queue: string, nowMs: number): void {
     for (const run of this.#runs) if (run.queue === queue) this.#lose(run);
+    const known = this.#queues.get(queue);
+    if (known !== undefined) {
+      for (const [, run] of known.confirming) this.#effects.push({ kind: "unconfirmed", run });
+      for (const run of known.overtaken) this.#effects.push({ kind: "unconfirmed", run });
+    }
     this.#queues.delete(queue);
     issuer.leave(this.#issuer, queue, nowMs, true);
   }

@@ -107,6 +107,7 @@ export class ProducerDriver {
   #isClosed = false;
   #isStopped = false;
   readonly #ready: (() => void)[] = [];
+  readonly #onAnswered: (() => void)[] = [];
 
   constructor(options: ProducerOptions, deps: ProducerDeps) {
     this.#machine = new ProducerMachine(options);
@@ -249,6 +250,12 @@ export class ProducerDriver {
     return new Promise((resolve) => this.#ready.push(resolve));
   }
 
+  /** Resolves when everything that was sent is answered. */
+  answered(): Promise<void> {
+    if (this.#isClosed || this.#machine.isAnswered) return Promise.resolve();
+    return new Promise((resolve) => this.#onAnswered.push(resolve));
+  }
+
   view(): ReturnType<ProducerMachine<Answer>["view"]> {
     return this.#machine.view(this.#deps.clock.now());
   }
@@ -271,6 +278,9 @@ export class ProducerDriver {
     const { clock } = this.#deps;
     this.#carryOut(this.#machine.flush(clock.now()));
     if (this.#machine.waiting === 0) for (const resolve of this.#ready.splice(0)) resolve();
+    if (this.#onAnswered.length > 0 && this.#machine.isAnswered) {
+      for (const resolve of this.#onAnswered.splice(0)) resolve();
+    }
     const nowMs = clock.now();
     const atMs = this.#machine.nextWakeAtMs(nowMs);
     this.#timer?.cancel();
@@ -309,6 +319,12 @@ export class ProducerDriver {
     }
   }
 
+  /** What the link led to is gone; what waits goes on waiting, until streams are opened again. */
+  disconnected(): void {
+    this.#machine.disconnected();
+    this.#schedule();
+  }
+
   /** Takes no more and ends what waits for credit; what has been sent is still answered. */
   stop(): void {
     this.#isStopped = true;
@@ -323,7 +339,7 @@ export class ProducerDriver {
     this.#carryOut(this.#machine.flush(this.#deps.clock.now()));
     this.#isClosed = true;
     this.#timer?.cancel();
-    for (const resolve of this.#ready.splice(0)) resolve();
+    for (const resolve of [...this.#ready.splice(0), ...this.#onAnswered.splice(0)]) resolve();
   }
 }
 

@@ -7,7 +7,7 @@
  * Q2  Drafts of one class leave a stream in the order in which they were offered.
  * Q3  Every offered draft gets one answer: accepted, duplicate, refused, or unknown when its stream
  *     closed before the answer came. What was offered to wait is never answered "no credit".
- * Q4  While `waitingMax` drafts wait, one that is offered is refused at once. On top come only those
+ * Q4  While `waitingMax` drafts or `waitingBytesMax` bytes wait, one that is offered is refused at once. On top come only those
  *     that had left and wait again, at most as many as credit let leave. Who gave up is forgotten.
  *
  * It must not know what a link is, when timers fire, or what a promise is.
@@ -32,6 +32,8 @@ export interface ProducerOptions {
   readonly shards: number;
   readonly seed: number;
   readonly waitingMax: number;
+  /** Of those that wait; no bound where absent. */
+  readonly waitingBytesMax?: number;
   /** Least time between heartbeats of a blocked stream; 0 where the link is a function call. */
   readonly beatGapMs: number;
 }
@@ -117,6 +119,8 @@ const goneMax = 64;
 const burstMax = 256;
 const noCredit: Refused = { code: "no_credit", retryAfterMs: 50 };
 
+const away: Refused = { code: "disconnected", retryAfterMs: closedRetryMs };
+
 export class ProducerMachine<T> {
   readonly #options: ProducerOptions;
   readonly #streams: readonly Stream<T>[];
@@ -171,12 +175,12 @@ export class ProducerMachine<T> {
       maybe: false,
     };
     if (this.#isFree(stream, classOf[draft.class]) && this.#trySpend(stream, op, nowMs)) return op;
-    const hasStopped = !stream.isOpen && stream.refusal !== noCredit;
+    const hasStopped = !stream.isOpen && stream.refusal !== noCredit && stream.refusal !== away;
     if (!wait || hasStopped) {
       stream.beatDue = true;
       return refusalOf(stream, draft);
     }
-    if (this.#waiting >= this.#options.waitingMax) {
+    if (this.#waiting >= this.#options.waitingMax || this.#isOverBytes(draft.bytes)) {
       return {
         ...refusalOf(stream, draft),
         found: this.#waiting,
@@ -185,6 +189,14 @@ export class ProducerMachine<T> {
     }
     this.#enqueue(stream, op, false);
     return op;
+  }
+
+  #isOverBytes(bytes: number): boolean {
+    const { waitingBytesMax } = this.#options;
+    if (waitingBytesMax === undefined) return false;
+    let waiting = 0;
+    for (const stream of this.#streams) waiting += stream.waitingBytes;
+    return waiting > 0 && waiting + bytes > waitingBytesMax;
   }
 
   /** Asks for credit at the next flush: for a caller who can have the answer within this turn. */
@@ -240,6 +252,14 @@ export class ProducerMachine<T> {
         this.#answer(stream, frame.results);
         this.#release(stream, nowMs);
         break;
+    }
+  }
+
+  /** The connection and all that was on it is gone; what waits goes on waiting for another one. */
+  disconnected(): void {
+    for (const stream of this.#streams) {
+      this.#close(stream);
+      stream.refusal = away;
     }
   }
 
@@ -299,6 +319,13 @@ export class ProducerMachine<T> {
   /** How many drafts wait for credit. */
   get waiting(): number {
     return this.#waiting;
+  }
+
+  /** Nothing is on its way. */
+  get isAnswered(): boolean {
+    return this.#streams.every(
+      ({ unanswered, outgoing }) => unanswered.size === 0 && outgoing.length === 0,
+    );
   }
 
   /** Credit in hand, messages that wait for it, and whether anything does. */

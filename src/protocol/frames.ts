@@ -109,6 +109,8 @@ export type RefusalCode =
   | "store_unavailable"
   | "fenced"
   | "closed"
+  /** Of a client that has lost its connection. */
+  | "disconnected"
   /** Of a joint write whose delivery has lost its lease. */
   | "delivery_settled"
   | "invariant_broken";

@@ -4,7 +4,7 @@
  *
  * V1  A message goes out only on live credit of the consumer that gets it (G3).
  * V2  Its attempt is durable before (E9): what waits here has been started.
- * V3  A settle counts only for the attempt that is out; a later one is told so and changes nothing.
+ * V3  A settle counts only for the attempt that is out, from who has it; another changes nothing.
  * V4  What is neither settled nor extended within its lease comes back as a failed attempt (G11).
  *
  * It must not know lanes, keys or the store.
@@ -134,8 +134,12 @@ export class Delivery {
 
   /** Spends credit on what is prepared, which makes room for more: to be called before `room`. */
   fill(nowMs: number): void {
-    for (const consumer of this.#consumers.values()) {
-      if (this.#prepared.size > 0) this.#fill(consumer, nowMs);
+    // Who was served goes behind the others: no worker has all while another has credit.
+    for (const consumer of Array.from(this.#consumers.values())) {
+      if (this.#prepared.size === 0) return;
+      if (!this.#fill(consumer, nowMs) || this.#consumers.size === 1) continue;
+      this.#consumers.delete(consumer.id);
+      this.#consumers.set(consumer.id, consumer);
     }
   }
 
@@ -165,7 +169,9 @@ export class Delivery {
     return spender.heartbeatDue(consumer.spender, nowMs, this.#prepared.size > 0) <= nowMs;
   }
 
-  #fill(consumer: Consumer, nowMs: number): void {
+  /** @returns Whether it got something. */
+  #fill(consumer: Consumer, nowMs: number): boolean {
+    const before = consumer.outbox.length;
     const leaseMs = this.#host.leaseMs();
     while (this.#prepared.size > 0 && spender.canSpend(consumer.spender, nowMs, 0)) {
       const entry = this.#prepared.popFront()!;
@@ -179,11 +185,12 @@ export class Delivery {
       this.#out.join(entry);
       consumer.outbox.push(deliveredOf(entry, leaseMs));
     }
+    return consumer.outbox.length > before;
   }
 
-  /** Takes back what is out. @returns False when that attempt is not out (V3). */
-  settled(entry: Entry, attempt: number, nowMs: number): boolean {
-    if (entry.holder === undefined || entry.attempts !== attempt) return false;
+  /** Takes back what is out. @returns False when that consumer does not have that attempt (V3). */
+  settled(entry: Entry, consumer: string, attempt: number, nowMs: number): boolean {
+    if (entry.holder?.id !== consumer || entry.attempts !== attempt) return false;
     this.#takeBack(entry);
     this.#servedUntilMs = nowMs + servedMs;
     this.#sample(nowMs);
@@ -196,8 +203,8 @@ export class Delivery {
     this.#out.leave(entry);
   }
 
-  extend(entry: Entry, attempt: number, untilMs: number): boolean {
-    if (entry.holder === undefined || entry.attempts !== attempt) return false;
+  extend(entry: Entry, consumer: string, attempt: number, untilMs: number): boolean {
+    if (entry.holder?.id !== consumer || entry.attempts !== attempt) return false;
     entry.leaseAtMs = Math.max(entry.leaseAtMs, untilMs);
     return true;
   }

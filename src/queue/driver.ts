@@ -453,6 +453,12 @@ export class QueueDriver implements Writer {
     this.schedule();
   }
 
+  /** What consumers still have goes back untried: the owner closes. */
+  release(): void {
+    for (const id of this.#consumers.keys()) this.machine.consumerLeft(id, this.#deps.clock.now());
+    this.schedule();
+  }
+
   /** Resolves when everything decided is durable: nothing in flight, nothing to write. */
   idle(): Promise<void> {
     return new Promise((resolve) => {

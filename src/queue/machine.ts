@@ -56,7 +56,8 @@ const dueLimit = 512;
 const dueAheadMs = 1000;
 const sweepEveryMs = 1000;
 const routine: ReadonlySet<QueueFact["kind"]> = new Set(["accepted", "acked", "released"]);
-const consumerLeft = "the consumer left";
+const gone = { kind: "nack", error: "the consumer left" } as const;
+const untried = { kind: "release" } as const;
 const leaseEnded = "the lease of the delivery ended";
 
 export class QueueMachine {
@@ -370,11 +371,11 @@ export class QueueMachine {
     this.#delivery.join(consumer);
   }
 
-  /** What it had counts as failed attempts. */
+  /** What it had counts as failed attempts, or goes back untried while the owner closes. */
   consumerLeft(consumer: string, nowMs: number): void {
     this.#nowMs = nowMs;
     for (const entry of this.#delivery.leave(consumer)) {
-      this.#attempts.resolve(entry, { kind: "nack", error: consumerLeft }, nowMs);
+      this.#attempts.resolve(entry, this.#isClosing ? untried : gone, nowMs);
     }
   }
 
@@ -390,7 +391,7 @@ export class QueueMachine {
       case "working": {
         const entry = this.partitions[frame.partition]?.entries.get(frame.seq);
         if (entry !== undefined) {
-          this.#delivery.extend(entry, frame.attempt, nowMs + frame.extendMs);
+          this.#delivery.extend(entry, consumer, frame.attempt, nowMs + frame.extendMs);
         }
         break;
       }
@@ -408,7 +409,7 @@ export class QueueMachine {
   #settle(consumer: string, settlement: Settlement, nowMs: number): void {
     const { partition, seq, attempt, verdict, durationMs, confirm, joint } = settlement;
     const entry = this.partitions[partition]?.entries.get(seq);
-    if (entry === undefined || !this.#delivery.settled(entry, attempt, nowMs)) {
+    if (entry === undefined || !this.#delivery.settled(entry, consumer, attempt, nowMs)) {
       if (!confirm) return;
       const frame = { kind: "settled", partition, seq, attempt, effective: false } as const;
       this.#effects.push({ kind: "toConsumer", consumer, frame });

@@ -18,6 +18,8 @@ export interface Principal {
 export interface Access {
   /** @throws {SpillwayError} unauthenticated */
   principalOf(request: IncomingMessage): Principal;
+  /** As `principalOf`, for a token that came in a frame. */
+  principalOfToken(token: string): Principal;
   /**
    * Counts a request against the quota of its token.
    * @throws {SpillwayError} quota_exceeded
@@ -28,4 +30,8 @@ export interface Access {
 const anyone: Principal = { id: "anyone", allows: () => true };
 
 /** For a server on loopback without tokens. */
-export const openAccess: Access = { principalOf: () => anyone, charge: () => undefined };
+export const openAccess: Access = {
+  principalOf: () => anyone,
+  principalOfToken: () => anyone,
+  charge: () => undefined,
+};

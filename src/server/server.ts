@@ -13,10 +13,12 @@ import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
 import { addMessages } from "./messages.ts";
+import { Sockets } from "./socket/index.ts";
 
 export class Server implements AsyncDisposable {
   readonly spillway: Spillway;
   readonly #app: FastifyInstance;
+  readonly #sockets: Sockets;
   #closing: Promise<void> | undefined;
 
   /**
@@ -47,16 +49,18 @@ export class Server implements AsyncDisposable {
     const app = createApp(context);
     opening.defer(() => app.close());
     addMessages(app, context);
+    const sockets = opening.use(new Sockets(app.server, context));
     for (const flow of flows.values()) await flow.opened();
     const { host, port } = config.listen;
     await app.listen({ host, port }).catch((error: unknown) => {
       throw listenError(error, config);
     });
     opening.move(); // From here the server closes them.
-    return new Server(spillway, app);
+    return new Server(spillway, app, sockets);
   }
 
-  private constructor(spillway: Spillway, app: FastifyInstance) {
+  private constructor(spillway: Spillway, app: FastifyInstance, sockets: Sockets) {
+    this.#sockets = sockets;
     this.spillway = spillway;
     this.#app = app;
   }
@@ -75,8 +79,11 @@ export class Server implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    await using _spillway = this.spillway;
-    await this.#app.close();
+    this.#sockets.drain();
+    const closed = this.#app.close(); // It waits for the sockets, too.
+    await this.spillway.close();
+    await this.#sockets[Symbol.asyncDispose]();
+    await closed;
   }
 
   [Symbol.asyncDispose](): Promise<void> {

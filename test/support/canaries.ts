@@ -338,8 +338,8 @@ export const canaries: readonly Canary[] = [
         Delivery.prototype,
         "settled",
         (settled) =>
-          function (this: Delivery, entry, _attempt, nowMs) {
-            return settled.call(this, entry, entry.attempts, nowMs);
+          function (this: Delivery, entry, consumer, _attempt, nowMs) {
+            return settled.call(this, entry, consumer, entry.attempts, nowMs);
           },
       ),
   },

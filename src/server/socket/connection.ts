@@ -1,0 +1,255 @@
+/**
+ * One WebSocket: says who it is, begins or resumes a session, and carries its frames. What one turn
+ * brings leaves in one message; who does not read is given nothing more, and is cut off after a while.
+ */
+import type { IncomingMessage } from "node:http";
+import type { RawData, WebSocket } from "ws";
+import { SpillwayError, textOf } from "../../base/index.ts";
+import { decode, encode, packServer, unpackClient } from "../../protocol/index.ts";
+import type { ClientFrame, Message, ServerFrame } from "../../protocol/index.ts";
+import type { Principal } from "../access.ts";
+import { violation } from "./session.ts";
+import type { ClientSession } from "./session.ts";
+
+export interface ConnectionHost {
+  readonly messageBytes: number;
+  readonly unreadBytes: number;
+  readonly silenceMs: number;
+  readonly graceMs: number;
+  now(): number;
+  /** @throws {SpillwayError} unauthenticated, quota_exceeded */
+  principalOf(request: IncomingMessage, token: string | undefined): Principal;
+  /** The session to go on with, if it is there and the secret is right; else a new one. */
+  sessionOf(
+    hello: Extract<ClientFrame, { kind: "hello" }>,
+    principal: Principal,
+  ): { readonly session: ClientSession; readonly isResumed: boolean };
+  /** @param isOver The client has ended it: it will not come back. */
+  left(connection: Connection, session: ClientSession | undefined, isOver: boolean): void;
+}
+
+/** A client that takes nothing for this long is cut off. */
+const stuckMs = 10_000;
+const normalClosure = 1000;
+const policyClosure = 1008;
+const ackDelayMs = 100;
+
+export class Connection {
+  readonly #socket: WebSocket;
+  readonly #request: IncomingMessage;
+  readonly #host: ConnectionHost;
+  #session: ClientSession | undefined;
+  #isScheduled = false;
+  #isClosed = false;
+  #heardAtMs: number;
+  #saidAtMs: number;
+  /** Since when more is unread than may be. */
+  #stuckSinceMs: number | undefined;
+  #ackTimer: NodeJS.Timeout | undefined;
+
+  constructor(socket: WebSocket, request: IncomingMessage, host: ConnectionHost) {
+    this.#socket = socket;
+    this.#request = request;
+    this.#host = host;
+    this.#heardAtMs = host.now();
+    this.#saidAtMs = this.#heardAtMs;
+    socket.binaryType = "nodebuffer";
+    socket.on("message", (data, isBinary) => this.#came(data, isBinary));
+    socket.on("close", (code) => this.#closed(code));
+    socket.on("error", () => undefined); // `close` follows, and says what is to be done.
+  }
+
+  get principal(): Principal | undefined {
+    return this.#session?.principal;
+  }
+
+  #came(data: RawData, isBinary: boolean): void {
+    if (this.#isClosed) return;
+    this.#heardAtMs = this.#host.now();
+    try {
+      const bytes = data as Buffer;
+      const message: Message = isBinary ? bytes : bytes.toString("utf8");
+      for (const { n, frame } of decode(message, unpackClient)) this.#frame(n, frame);
+    } catch (error) {
+      this.#fail(error);
+    }
+    if (this.#session?.session.isAckDue === true) this.wake();
+    else if (this.#session?.session.hasUntold === true) this.#ackLater();
+  }
+
+  /** Most often something leaves before, and takes the acknowledgement along. */
+  #ackLater(): void {
+    this.#ackTimer ??= setTimeout(() => {
+      this.#ackTimer = undefined;
+      this.wake();
+    }, ackDelayMs);
+  }
+
+  #frame(n: number | undefined, frame: ClientFrame): void {
+    if (frame.kind === "hello") return this.#greet(frame);
+    const session = this.#session;
+    if (session === undefined) throw violation("frame.kind", frame.kind, "hello first");
+    switch (frame.kind) {
+      case "ack":
+        if (session.session.acknowledged(frame.received)) return;
+        throw violation("frame.received", frame.received, "what was sent");
+      case "ping":
+        return session.push({ kind: "pong", id: frame.id });
+      case "pong":
+        return;
+    }
+    if (n !== undefined) {
+      const arrival = session.session.accept(n);
+      if (arrival === "repeat") return;
+      if (arrival === "gap") {
+        throw violation("frame.n", n, `at most ${session.session.received + 1}`);
+      }
+    } else if ("frame" in frame ? !looseKinds.has(frame.frame.kind) : true) {
+      throw violation("frame.n", "none", "a number: this kind of frame must not be lost");
+    }
+    session.receive(frame);
+    if (session.session.hasFailed) {
+      throw new SpillwayError("protocol_violated", { found: "nothing is acknowledged" });
+    }
+  }
+
+  #greet(hello: Extract<ClientFrame, { kind: "hello" }>): void {
+    if (this.#session !== undefined) throw violation("frame.kind", "hello", "one hello");
+    const principal = this.#host.principalOf(this.#request, hello.token);
+    const { session, isResumed } = this.#host.sessionOf(hello, principal);
+    this.#session = session;
+    session.bind(
+      () => this.wake(),
+      () => this.#isStuck,
+    );
+    const { messageBytes, silenceMs, graceMs } = this.#host;
+    this.#write({
+      kind: "welcome",
+      session: session.id,
+      secret: session.newSecret(),
+      isResumed,
+      received: session.session.received,
+      messageBytes,
+      silenceMs,
+      graceMs,
+    });
+    if (!session.session.connected(isResumed ? hello.resume!.received : 0)) {
+      throw violation("frame.resume.received", hello.resume?.received, "what was sent");
+    }
+    this.wake();
+  }
+
+  /** Something is to leave: at the end of this turn, with all that it brings. */
+  wake(): void {
+    if (this.#isScheduled || this.#isClosed) return;
+    this.#isScheduled = true;
+    queueMicrotask(() => {
+      this.#isScheduled = false;
+      this.#flush();
+    });
+  }
+
+  get #isStuck(): boolean {
+    return this.#socket.bufferedAmount > this.#host.unreadBytes;
+  }
+
+  #flush(): void {
+    if (this.#isClosed || this.#session === undefined) return;
+    if (this.#isStuck) return; // What has left calls back when it is written.
+    const { session } = this.#session;
+    const frames = session.take();
+    const ack = session.takeAck();
+    if (frames.length === 0 && ack === undefined) return;
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = undefined;
+    const nowMs = this.#host.now();
+    this.#saidAtMs = nowMs;
+    const pack = (frame: ServerFrame, bodies: Uint8Array[]) => packServer(frame, nowMs, bodies);
+    for (const message of encode(frames, ack, { pack, bytesMax: this.#host.messageBytes })) {
+      this.#send(message);
+    }
+  }
+
+  #write(frame: ServerFrame): void {
+    const nowMs = this.#host.now();
+    this.#saidAtMs = nowMs;
+    const pack = (each: ServerFrame, bodies: Uint8Array[]) => packServer(each, nowMs, bodies);
+    const encoding = { pack, bytesMax: this.#host.messageBytes };
+    for (const message of encode([{ frame, bytes: 0 }], undefined, encoding)) this.#send(message);
+  }
+
+  #send(message: Message): void {
+    this.#socket.send(message, () => {
+      if (this.#isStuck) return;
+      this.#stuckSinceMs = undefined;
+      this.wake();
+    });
+    if (this.#isStuck) this.#stuckSinceMs ??= this.#host.now();
+  }
+
+  /** To be called now and then: who is silent is asked, who stays silent or does not read is cut off. */
+  check(nowMs: number): void {
+    const { silenceMs } = this.#host;
+    const silentMs = nowMs - this.#heardAtMs;
+    if (this.#stuckSinceMs !== undefined && nowMs - this.#stuckSinceMs > stuckMs) {
+      this.#socket.terminate(); // Nothing that is said now would be read.
+    } else if (silentMs > silenceMs) this.#socket.terminate();
+    else if (this.#session === undefined && silentMs > silenceMs / 3) this.#socket.terminate();
+    else if (Math.max(silentMs, nowMs - this.#saidAtMs) > silenceMs / 3) {
+      this.#write({ kind: "ping", id: 0 });
+    }
+  }
+
+  /** Says why, and ends. */
+  close(error: SpillwayError): void {
+    if (this.#isClosed) return;
+    const { code, message: text, retryAfterMs } = error;
+    const isOurs = code === "closed";
+    this.#write({
+      kind: "bye",
+      code,
+      text: text.slice(0, 1000),
+      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    });
+    this.#socket.close(isOurs ? 1001 : policyClosure, code);
+  }
+
+  #fail(error: unknown): void {
+    this.close(
+      error instanceof SpillwayError
+        ? error
+        : new SpillwayError("invariant_broken", { found: textOf(error) }, { cause: error }),
+    );
+    this.#isClosed = true;
+    this.#left(error instanceof SpillwayError && error.code === "protocol_violated");
+  }
+
+  #closed(code: number): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#left(code === normalClosure);
+  }
+
+  #left(isOver: boolean): void {
+    clearTimeout(this.#ackTimer);
+    this.#session?.unbind();
+    this.#host.left(this, this.#session, isOver);
+  }
+
+  /** Its client has come back on another connection before this one was known to be dead. */
+  replacedBy(session: ClientSession): void {
+    if (this.#session !== session) return;
+    this.#session = undefined;
+    this.#isClosed = true;
+    session.unbind();
+    this.#socket.terminate();
+    this.#host.left(this, undefined, false);
+  }
+
+  /** Ends without a word. */
+  terminate(): void {
+    this.#socket.terminate();
+  }
+}
+
+const looseKinds: ReadonlySet<string> = new Set(["beat", "credit", "working"]);

@@ -1,0 +1,172 @@
+/** The credit protocol over WebSocket: `GET /v1/connect`, subprotocol "spillway.v1". */
+import type { IncomingMessage, Server as HttpServer } from "node:http";
+import type { Duplex } from "node:stream";
+import { WebSocketServer } from "ws";
+import { SpillwayError } from "../../base/index.ts";
+import { subprotocol, wireLimits } from "../../protocol/index.ts";
+import type { ClientFrame } from "../../protocol/index.ts";
+import { systemClock } from "../../system-clock.ts";
+import type { Principal } from "../access.ts";
+import type { Context } from "../app.ts";
+import { problemOf } from "../problem.ts";
+import { Connection } from "./connection.ts";
+import type { ConnectionHost } from "./connection.ts";
+import { ClientSession } from "./session.ts";
+
+const path = "/v1/connect";
+const silenceMs = 30_000;
+const graceMs = 15_000;
+const checkEveryMs = 1000;
+/** Fragments and pieces of one message: each costs memory beside its bytes (S8). */
+const fragmentsMax = 64;
+const keptBytes = 8 * 1024 ** 2;
+
+export class Sockets implements AsyncDisposable {
+  readonly #context: Context;
+  readonly #wss: WebSocketServer;
+  readonly #connections = new Set<Connection>();
+  readonly #sessions = new Map<string, ClientSession>();
+  readonly #graces = new Map<ClientSession, NodeJS.Timeout>();
+  readonly #timer: NodeJS.Timeout;
+  readonly #host: ConnectionHost;
+  #isClosing = false;
+
+  constructor(server: HttpServer, context: Context) {
+    this.#context = context;
+    const messageBytes = messageBytesOf(context);
+    this.#wss = new WebSocketServer({
+      noServer: true,
+      perMessageDeflate: false,
+      clientTracking: false,
+      maxPayload: messageBytes,
+      maxFragments: fragmentsMax,
+      handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
+    });
+    this.#host = {
+      messageBytes,
+      unreadBytes: context.config.limits.unreadBytes,
+      silenceMs,
+      graceMs,
+      now: () => systemClock.now(),
+      principalOf: (request, token) => {
+        const { access } = context;
+        const principal =
+          token === undefined ? access.principalOf(request) : access.principalOfToken(token);
+        access.charge(principal, 0);
+        return principal;
+      },
+      sessionOf: (hello, principal) => this.#sessionOf(hello, principal),
+      left: (connection, session, isOver) => this.#left(connection, session, isOver),
+    };
+    server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
+    this.#timer = setInterval(() => this.#check(), checkEveryMs);
+    this.#timer.unref();
+  }
+
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on("error", () => socket.destroy());
+    const refusal = this.#refusal(request);
+    if (refusal !== undefined) return refuse(socket, refusal);
+    this.#wss.handleUpgrade(request, socket, head, (webSocket) => {
+      this.#connections.add(new Connection(webSocket, request, this.#host));
+    });
+  }
+
+  #refusal(request: IncomingMessage): SpillwayError | undefined {
+    if (this.#isClosing) return new SpillwayError("closed", { retryAfterMs: 1000 });
+    if (request.url?.split("?", 1)[0] !== path) {
+      return new SpillwayError("not_found", { allowed: path });
+    }
+    const offered = request.headers["sec-websocket-protocol"]?.split(",") ?? [];
+    if (!offered.some((each) => each.trim() === subprotocol)) {
+      const found = offered.join(",").slice(0, 100);
+      return new SpillwayError("request_invalid", {
+        header: "sec-websocket-protocol",
+        found,
+        allowed: subprotocol,
+      });
+    }
+    const { origin } = request.headers;
+    if (origin !== undefined && !this.#context.config.listen.origins.includes(origin)) {
+      return new SpillwayError("forbidden", { found: "its origin", allowed: "listen.origins" });
+    }
+    return undefined;
+  }
+
+  #sessionOf(
+    hello: Extract<ClientFrame, { kind: "hello" }>,
+    principal: Principal,
+  ): ReturnType<ConnectionHost["sessionOf"]> {
+    const { resume } = hello;
+    const known = resume === undefined ? undefined : this.#sessions.get(resume.session);
+    if (known?.takeSecret(resume!.secret, principal) === true) {
+      clearTimeout(this.#graces.get(known));
+      this.#graces.delete(known);
+      for (const connection of this.#connections) connection.replacedBy(known);
+      return { session: known, isResumed: true };
+    }
+    const { messageBytes } = this.#host;
+    const limits = { messageBytes, keptBytes: Math.max(keptBytes, 4 * messageBytes) };
+    const session = new ClientSession(this.#context, principal, limits);
+    this.#sessions.set(session.id, session);
+    return { session, isResumed: false };
+  }
+
+  #left(connection: Connection, session: ClientSession | undefined, isOver: boolean): void {
+    this.#connections.delete(connection);
+    if (session === undefined) return;
+    if (isOver || this.#isClosing) return this.#end(session);
+    this.#graces.set(
+      session,
+      setTimeout(() => this.#end(session), graceMs),
+    );
+  }
+
+  #end(session: ClientSession): void {
+    clearTimeout(this.#graces.get(session));
+    this.#graces.delete(session);
+    this.#sessions.delete(session.id);
+    session.end();
+  }
+
+  #check(): void {
+    const nowMs = systemClock.now();
+    for (const connection of this.#connections) connection.check(nowMs);
+  }
+
+  /** Connections now, and sessions that wait for theirs. */
+  view(): { readonly connections: number; readonly sessions: number } {
+    return { connections: this.#connections.size, sessions: this.#sessions.size };
+  }
+
+  /** Takes no new client; those that are there get no more credit, and end what they have. */
+  drain(): void {
+    this.#isClosing = true;
+    for (const session of this.#sessions.values()) session.isClosing = true;
+  }
+
+  /** Tells every client that the server goes, and ends their sessions: what workers had goes back. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.drain();
+    clearInterval(this.#timer);
+    const goodbye = new SpillwayError("closed", { retryAfterMs: 500 });
+    for (const connection of this.#connections) connection.close(goodbye);
+    for (const session of this.#sessions.values()) this.#end(session);
+    for (const connection of this.#connections) connection.terminate();
+  }
+}
+
+/** The largest message of any flow fits, with its head. */
+function messageBytesOf({ config }: Context): number {
+  const largest = Object.values(config.contracts).map(({ messageBytesMax }) => messageBytesMax);
+  return Math.max(1024 ** 2, ...largest) + 2 * wireLimits.headBytes;
+}
+
+function refuse(socket: Duplex, error: SpillwayError): void {
+  const problem = problemOf(error);
+  const body = JSON.stringify(problem);
+  socket.end(
+    `HTTP/1.1 ${problem.status} Refused\r\ncontent-type: application/problem+json\r\n` +
+      `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  );
+}
