@@ -13,10 +13,7 @@ const rooms = {
   consumer: ["base/", "flow/", "control/", "protocol/"],
   engines: ["base/", "flow/"],
   config: ["base/", "flow/"],
-  client: [
-    ...["base/", "flow/", "control/", "protocol/", "producer/", "consumer/"],
-    "system-clock\\.ts$",
-  ],
+  client: [...pure.map((room) => `${room}/`), "producer/", "consumer/", "system-clock\\.ts$"],
 };
 const below = [...pure, ...parties, "engines"];
 // What does I/O or waits: the drivers, and what stands beside them at the client's edge.

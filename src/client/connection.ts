@@ -47,6 +47,8 @@ export interface ConnectionDeps {
   readonly onState: (state: "connected" | "disconnected", error?: SpillwayError) => void;
 }
 
+type ChannelFrame = Exclude<ServerFrame, { kind: "welcome" | "bye" | "ack" | "ping" | "pong" }>;
+
 interface Hold {
   readonly channel: Channel;
   isAttached: boolean;
@@ -227,7 +229,12 @@ export class Connection {
         return this.#push({ kind: "pong", id: frame.id });
       case "pong":
         return;
+      default:
+        return this.#numbered(n, frame);
     }
+  }
+
+  #numbered(n: number | undefined, frame: ChannelFrame): void {
     if (n !== undefined) {
       const arrival = this.#session.accept(n);
       if (arrival === "repeat") return;
@@ -236,7 +243,7 @@ export class Connection {
     this.#pass(frame);
   }
 
-  #pass(frame: Exclude<ServerFrame, { kind: "welcome" | "bye" | "ack" | "ping" | "pong" }>): void {
+  #pass(frame: ChannelFrame): void {
     const hold = this.#channels.get(frame.channel);
     if (hold === undefined) return; // It was detached meanwhile.
     switch (frame.kind) {

@@ -148,7 +148,9 @@ export class RemoteFlow<T = unknown> {
     const stops: (() => void)[] = [];
     let isStopped = false;
     taking.whenAttached((target) => {
-      if (!isStopped) stops.push(consume(target, this.name, handler, options).stop);
+      if (isStopped) return;
+      const consumer = consume(target, this.name, handler, options);
+      stops.push(() => consumer.stop());
     });
     const stop = (): void => {
       isStopped = true;
@@ -334,7 +336,7 @@ class Consuming {
 
   #fail(error: SpillwayError): void {
     this.#error = error;
-    for (const { rejected } of this.#waiting.splice(0)) rejected(error);
+    for (const waiting of this.#waiting.splice(0)) waiting.rejected(error);
     this.target?.release();
     this.#events.emit("error", error);
   }

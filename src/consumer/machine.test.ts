@@ -132,6 +132,7 @@ class World {
         this.breaker.push(effect.to);
         break;
       case "confirmed":
+      case "unconfirmed":
         break;
       case "frame":
         this.#frame(

@@ -87,11 +87,9 @@ export class Fields {
 }
 
 /** Without the fields that are undefined. */
-export function some<T extends object>(
-  value: T,
-): { [Name in keyof T]: Exclude<T[Name], undefined> } {
-  for (const name of Object.keys(value) as (keyof T)[]) {
-    if (value[name] === undefined) delete value[name];
-  }
-  return value as { [Name in keyof T]: Exclude<T[Name], undefined> };
+export function some<T extends object>(value: { [Name in keyof T]: T[Name] | undefined }): T {
+  const entries = Object.entries(value).filter(([, each]) => each !== undefined);
+  return entries.length === Object.keys(value).length
+    ? (value as T)
+    : (Object.fromEntries(entries) as T);
 }

@@ -58,7 +58,7 @@ function clientFrame(fields: Fields, take: Take): ClientFrame {
   const kind = fields.text("kind", 16);
   switch (kind) {
     case "hello":
-      return some({
+      return some<Extract<ClientFrame, { kind: "hello" }>>({
         kind,
         token: fields.maybe("token", (name) => fields.text(name, 512)),
         client: fields.text("client", 128),
@@ -70,7 +70,7 @@ function clientFrame(fields: Fields, take: Take): ClientFrame {
             received: resume.integer("received"),
           };
         }),
-      }) as ClientFrame;
+      });
     case "attach": {
       const role: Role = fields.choice("role", ["produce", "consume"]);
       return { kind, channel: channelOf(fields), role, flow: fields.text("flow", 128) };
@@ -125,12 +125,12 @@ function serverFrame(fields: Fields, take: Take, nowMs: number): ServerFrame {
     case "pong":
       return signal(fields, kind);
     case "bye":
-      return some({
+      return some<Extract<ServerFrame, { kind: "bye" }>>({
         kind,
         code: fields.text("code", 64),
         text: fields.text("text", textMax),
         retryAfterMs: fields.maybe("retryAfterMs", (name) => fields.number(name)),
-      }) as ServerFrame;
+      });
     case "opened":
     case "closed":
     case "grant":
@@ -189,7 +189,7 @@ function attached(fields: Fields): Attached {
 
 function beatOf(fields: Fields): Heartbeat {
   const beat = fields.inner("beat");
-  return some({
+  return some<Heartbeat>({
     heartbeatMs: beat.number("heartbeatMs"),
     position: beat.integer("position"),
     positionBytes: beat.number("positionBytes"),
@@ -197,7 +197,7 @@ function beatOf(fields: Fields): Heartbeat {
     wantBytes: beat.number("wantBytes"),
     epoch: beat.maybe("epoch", (name) => beat.integer(name, -1)),
     headBytes: beat.maybe("headBytes", (name) => beat.number(name)),
-  }) as Heartbeat;
+  });
 }
 
 function stampOf(fields: Fields): Stamp {
@@ -243,7 +243,7 @@ function draftOf(fields: Fields, take: Take): Draft {
   const payload = bodyOf(fields, "bytes", take);
   const text = (name: string): string => fields.text(name, textMax);
   const span = (name: string): number => fields.number(name, 0, spanMaxMs);
-  return some({
+  return some<Draft>({
     class: classOf(fields),
     key: fields.maybe("key", text),
     group: fields.maybe("group", text),
@@ -254,7 +254,7 @@ function draftOf(fields: Fields, take: Take): Draft {
     headers,
     payload,
     bytes: payload.length + headers.length,
-  }) as Draft;
+  });
 }
 
 function classOf(fields: Fields): ClassName {
@@ -298,9 +298,13 @@ function verdictOf(fields: Fields): FrameVerdict {
     case "ack":
       return { kind };
     case "nack":
-      return some({ kind, error: fields.text("error", textMax), delayMs }) as FrameVerdict;
+      return some<Extract<FrameVerdict, { kind: "nack" }>>({
+        kind,
+        error: fields.text("error", textMax),
+        delayMs,
+      });
     case "release":
-      return some({ kind, delayMs }) as FrameVerdict;
+      return some<Extract<FrameVerdict, { kind: "release" }>>({ kind, delayMs });
     case "term":
       return { kind, reason: fields.text("reason", textMax) };
   }
@@ -349,14 +353,14 @@ function resultOf(fields: Fields): SendResult {
     case "duplicate":
       return { kind, position, seq: fields.integer("seq", 1) };
     case "refused":
-      return some({
+      return some<Extract<SendResult, { kind: "refused" }>>({
         kind,
         position,
         code: codeOf(fields, "code"),
         retryAfterMs: fields.maybe("retryAfterMs", (name) => fields.number(name)),
         found: fields.maybe("found", (name) => fields.number(name)),
         allowed: fields.maybe("allowed", (name) => fields.number(name)),
-      }) as SendResult;
+      });
   }
 }
 
@@ -391,7 +395,7 @@ function deliveredOf(fields: Fields, take: Take, nowMs: number): Delivered {
   const payload = bodyOf(fields, "bytes", take);
   const text = (name: string): string => fields.text(name, textMax);
   const inMs = fields.maybe("deadlineInMs", (name) => fields.number(name, -spanMaxMs, spanMaxMs));
-  return some({
+  return some<Delivered>({
     ...deliveryOf(fields),
     class: classOf(fields),
     key: fields.maybe("key", text),
@@ -402,5 +406,5 @@ function deliveredOf(fields: Fields, take: Take, nowMs: number): Delivered {
     leaseMs: fields.number("leaseMs", 1, spanMaxMs),
     headers,
     payload,
-  }) as Delivered;
+  });
 }

@@ -5,7 +5,7 @@
 import type { IncomingMessage } from "node:http";
 import type { RawData, WebSocket } from "ws";
 import { SpillwayError, textOf } from "../../base/index.ts";
-import { decode, encode, packServer, unpackClient } from "../../protocol/index.ts";
+import { decode, encode, isNumbered, packServer, unpackClient } from "../../protocol/index.ts";
 import type { ClientFrame, Message, ServerFrame } from "../../protocol/index.ts";
 import type { Principal } from "../access.ts";
 import { violation } from "./session.ts";
@@ -97,14 +97,19 @@ export class Connection {
         return session.push({ kind: "pong", id: frame.id });
       case "pong":
         return;
+      default:
+        return this.#pass(n, frame, session);
     }
+  }
+
+  #pass(n: number | undefined, frame: ClientFrame, session: ClientSession): void {
     if (n !== undefined) {
       const arrival = session.session.accept(n);
       if (arrival === "repeat") return;
       if (arrival === "gap") {
         throw violation("frame.n", n, `at most ${session.session.received + 1}`);
       }
-    } else if ("frame" in frame ? !looseKinds.has(frame.frame.kind) : true) {
+    } else if (isNumbered(frame)) {
       throw violation("frame.n", "none", "a number: this kind of frame must not be lost");
     }
     session.receive(frame);
@@ -251,5 +256,3 @@ export class Connection {
     this.#socket.terminate();
   }
 }
-
-const looseKinds: ReadonlySet<string> = new Set(["beat", "credit", "working"]);
