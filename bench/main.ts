@@ -12,8 +12,19 @@ import { eventLoop } from "./event-loop.ts";
 import { hotKey } from "./hot-key.ts";
 import { latency } from "./latency.ts";
 import { overload } from "./overload.ts";
+import { network } from "./network.ts";
+import { wire } from "./wire.ts";
 
-const benches: readonly Bench[] = [cycle, core, latency, backlog, hotKey, overload, eventLoop];
+const benches: readonly Bench[] = [
+  cycle,
+  core,
+  latency,
+  backlog,
+  hotKey,
+  overload,
+  eventLoop,
+  wire,
+];
 
 interface Report {
   readonly bench: string;

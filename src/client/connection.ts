@@ -55,8 +55,9 @@ interface Hold {
 }
 
 const pauseMinMs = 50;
-const pauseMaxMs = 5000;
-const greetingMs = 5000;
+/** Times 0.5 to 1.5: work goes on within five seconds of a server that is there again. */
+const pauseMaxMs = 2000;
+const greetingMs = 4000;
 /** While something is awaited: how long nothing may come before the server is asked, and then given up. */
 const askAfterMs = 2000;
 const giveUpAfterMs = 5000;
