@@ -24,6 +24,7 @@ const benches: readonly Bench[] = [
   overload,
   eventLoop,
   wire,
+  network,
 ];
 
 interface Report {
