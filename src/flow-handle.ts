@@ -310,7 +310,7 @@ export class Flow<T = unknown> {
 
   /** Another consumer, at the end of a link: what it has when it is taken away was a failed attempt. */
   attachConsumer(id: string, link: Link<ToConsumerFrame, ConsumerFrame>): () => void {
-    this.#parts.queue.addConsumer(id, link);
+    this.#parts.queue.addConsumer(id, link, true);
     return () => this.#parts.queue.removeConsumer(id);
   }
 

@@ -59,9 +59,9 @@ const pauseMinMs = 50;
 const pauseMaxMs = 2000;
 const greetingMs = 4000;
 /** While something is awaited: how long nothing may come before the server is asked, and then given up. */
-const askAfterMs = 2000;
-const giveUpAfterMs = 5000;
-const checkEveryMs = 500;
+const askAfterMs = 1000;
+const giveUpAfterMs = 3000;
+const checkEveryMs = 250;
 const ackDelayMs = 100;
 const keptBytesMax = 64 * 1024 ** 2;
 /** Codes after which another attempt would end the same way. */

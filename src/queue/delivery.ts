@@ -19,12 +19,18 @@ interface Consumer extends Holder {
   readonly spender: Spender;
   outbox: Delivered[];
   wanted: number;
+  /** In another process: what it grants takes a while to come. */
+  readonly isRemote: boolean;
 }
 
 /** Attempts made durable ahead of credit cover this many times what is settled during one write. */
 const pipelineFactor = 3;
 const pipelineMax = 4096;
 const rateSampleMs = 20;
+/** Wanted of a consumer in another process: a little always, its whole window while messages wait. */
+const remoteWant = { idle: 16, busy: pipelineMax };
+/** A moment without ready messages is no reason to want less. */
+const busyMs = 200;
 /** Whoever settled this lately gives credit again in a moment: its next attempt joins the same write. */
 const servedMs = 20;
 
@@ -59,6 +65,7 @@ export class Delivery {
   #sampled = 0;
   #nextLeaseCheckMs = Infinity;
   #servedUntilMs = -Infinity;
+  #busyUntilMs = -Infinity;
 
   constructor(host: DeliveryHost) {
     this.#host = host;
@@ -72,8 +79,9 @@ export class Delivery {
     return this.#prepared.size;
   }
 
-  join(consumer: string): void {
+  join(consumer: string, isRemote: boolean): void {
     this.#consumers.set(consumer, {
+      isRemote,
       id: consumer,
       spender: spender.init(),
       out: 0,
@@ -107,7 +115,17 @@ export class Delivery {
     if (!this.isServed(nowMs)) return 0;
     const ahead = 1 + Math.ceil(pipelineFactor * this.#writeMs * this.#settledPerMs);
     const busy = this.starting + this.#prepared.size;
-    return Math.max(0, Math.min(pipelineMax, Math.max(ahead, 4)) - busy);
+    const wanted = Math.max(ahead, 4) + this.#remoteCredit(nowMs);
+    return Math.max(0, Math.min(pipelineMax, wanted) - busy);
+  }
+
+  /** Credit that lies here: what it covers is not ahead of it. */
+  #remoteCredit(nowMs: number): number {
+    let credit = 0;
+    for (const { isRemote, spender: own } of this.#consumers.values()) {
+      if (isRemote) credit += spender.messagesLeft(own, nowMs);
+    }
+    return credit;
   }
 
   /** Somebody has a message, or would take one. */
@@ -144,9 +162,10 @@ export class Delivery {
   }
 
   /** Hands out what credit was spent on, and says what more is wanted. */
-  flush(nowMs: number, waiting: number): void {
+  flush(nowMs: number, hasReady: boolean): void {
+    if (hasReady) this.#busyUntilMs = nowMs + busyMs;
     for (const consumer of this.#consumers.values()) {
-      const want = this.#prepared.size + this.starting + waiting;
+      const want = this.#wantOf(consumer, nowMs, hasReady);
       const beat = (): ReturnType<typeof spender.heartbeat> =>
         spender.heartbeat(consumer.spender, nowMs, want, 0);
       if (consumer.outbox.length > 0) {
@@ -160,6 +179,12 @@ export class Delivery {
         this.#host.send(consumer.id, { kind: "want", beat: beat() });
       }
     }
+  }
+
+  #wantOf({ isRemote }: Consumer, nowMs: number, hasReady: boolean): number {
+    const own = this.#prepared.size + this.starting;
+    if (!isRemote) return own + (hasReady ? 1 : 0);
+    return Math.max(own, nowMs < this.#busyUntilMs ? remoteWant.busy : remoteWant.idle);
   }
 
   /** Asked when it would send and cannot, when the need has changed much, and as the lease demands. */

@@ -131,13 +131,13 @@ export class QueueDriver implements Writer {
     this.schedule();
   }
 
-  addConsumer(id: string, link: Link<ToConsumerFrame, ConsumerFrame>): void {
+  addConsumer(id: string, link: Link<ToConsumerFrame, ConsumerFrame>, isRemote = false): void {
     this.#consumers.set(id, link);
     link.onFrame = (frame) => {
       this.machine.consumerFrame(id, frame, this.#deps.clock.now());
       this.schedule();
     };
-    this.machine.consumerJoined(id, this.#deps.clock.now());
+    this.machine.consumerJoined(id, this.#deps.clock.now(), isRemote);
     this.schedule();
   }
 

@@ -366,9 +366,10 @@ export class QueueMachine {
 
   // Hop 2: consumers.
 
-  consumerJoined(consumer: string, nowMs: number): void {
+  /** @param isRemote It is in another process, and what it grants takes a while to come. */
+  consumerJoined(consumer: string, nowMs: number, isRemote = false): void {
     this.#nowMs = nowMs;
-    this.#delivery.join(consumer);
+    this.#delivery.join(consumer, isRemote);
   }
 
   /** What it had counts as failed attempts, or goes back untried while the owner closes. */
@@ -507,7 +508,7 @@ export class QueueMachine {
       this.#attempts.shed(this.partitions, this.stored(), nowMs);
     }
     if (!this.#isClosing) this.#start(nowMs);
-    this.#delivery.flush(nowMs, this.#dispatch.hasReady ? 1 : 0);
+    this.#delivery.flush(nowMs, this.#dispatch.hasReady);
     drain.backlog(this.#drain, nowMs, this.#isBusy ? 1 : 0);
     for (const owned of this.partitions) {
       owned.flushLoads();
