@@ -13,6 +13,7 @@ import { hotKey } from "./hot-key.ts";
 import { latency } from "./latency.ts";
 import { overload } from "./overload.ts";
 import { network } from "./network.ts";
+import { spike } from "./spike.ts";
 import { wire } from "./wire.ts";
 
 const benches: readonly Bench[] = [
@@ -25,6 +26,7 @@ const benches: readonly Bench[] = [
   eventLoop,
   wire,
   network,
+  spike,
 ];
 
 interface Report {

@@ -4,10 +4,10 @@
  * buffer is 5 s of work. Producers call `trySend` when a message is due and drop what is refused. The
  * floor is the best that the consumer can do; for comparison, the same with 64 calls at all times.
  */
-import { KneeModel } from "../src/cli/demo/knee.ts";
 import { figure } from "./bench.ts";
 import type { Bench } from "./bench.ts";
 import { inFreshProcess } from "./fresh.ts";
+import { Knee } from "./knee.ts";
 import { paced } from "./pace.ts";
 import { drained, withStore } from "./store.ts";
 import { SpillwayError } from "../src/spillway.ts";
@@ -122,39 +122,4 @@ export function task({ fixed }: { readonly fixed: number }): Promise<Outcome> {
 function isRefusal(error: unknown): void {
   if (error instanceof SpillwayError && error.retry === "later") return;
   throw error;
-}
-
-/** The model of the consumer, driven by the timers of this process. */
-class Knee {
-  readonly #model = new KneeModel();
-  #timer: NodeJS.Timeout | undefined;
-  #isClosed = false;
-
-  call(): Promise<void> {
-    if (this.#isClosed) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#model.begin(performance.now(), resolve);
-      this.#arm();
-    });
-  }
-
-  /** Calls in progress end at once. */
-  close(): void {
-    this.#isClosed = true;
-    clearTimeout(this.#timer);
-    for (let ms = 1e9; this.#model.parallel > 0; ms *= 2) this.#model.run(performance.now() + ms);
-  }
-
-  #arm(): void {
-    clearTimeout(this.#timer);
-    const dueInMs = this.#model.dueInMs();
-    if (dueInMs === undefined || this.#isClosed) return;
-    this.#timer = setTimeout(
-      () => {
-        this.#model.run(performance.now());
-        this.#arm();
-      },
-      Math.max(1, Math.round(dueInMs)),
-    );
-  }
 }
