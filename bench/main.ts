@@ -10,6 +10,7 @@ import { core } from "./core.ts";
 import { cycle } from "./cycle.ts";
 import { eventLoop } from "./event-loop.ts";
 import { hotKey } from "./hot-key.ts";
+import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
 import { overload } from "./overload.ts";
 import { network } from "./network.ts";
@@ -26,6 +27,7 @@ const benches: readonly Bench[] = [
   eventLoop,
   wire,
   network,
+  idle,
   spike,
 ];
 
