@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
+import { complaintOf } from "./complaint.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
 import { addDemo } from "./demo/command.ts";
@@ -36,7 +37,7 @@ async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage;
     if (!isSpillwayError(error)) throw error;
-    process.stderr.write(`spillway: ${error.message}\n`);
+    process.stderr.write(`spillway: ${complaintOf(error)}`);
     return usageErrors.has(error.code) ? exitCodes.usage : exitCodes.failed;
   }
 }
