@@ -53,6 +53,8 @@ function adviceOf({ code, details }: SpillwayError): string | undefined {
       return hasProblems({ code, details } as SpillwayError)
         ? "Correct these; docs/contract.md and `spillway doctor` help."
         : undefined;
+    case "aborted":
+      return "It was ended before it was done, and nothing of it was kept.";
     default:
       return undefined;
   }

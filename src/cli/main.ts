@@ -2,7 +2,9 @@
 import { Command, CommanderError } from "commander";
 import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
+import { addBackup } from "./backup.ts";
 import { complaintOf } from "./complaint.ts";
+import { addRestore } from "./restore.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
 import { addDemo } from "./demo/command.ts";
@@ -30,6 +32,8 @@ async function main(argv: readonly string[]): Promise<number> {
   addServe(program);
   addDemo(program);
   addAudit(program);
+  addBackup(program);
+  addRestore(program);
   addSimulate(program);
   try {
     await program.parseAsync(argv);
