@@ -13,9 +13,14 @@ import type { Config, ConfigOptions } from "../config/index.ts";
 const configNames = ["spillway.config.ts", "spillway.config.js", "spillway.config.json"] as const;
 export const configNamesText: string = configNames.join(", ");
 
+/** Those that are here, as they are looked for. */
+export function configsHere(): string[] {
+  return configNames.filter((name) => existsSync(name));
+}
+
 /** @returns The file that is named, or the one that is here; absolute. Undefined: there is none. */
 export function findConfig(named: string | undefined): string | undefined {
-  const found = named ?? configNames.find((name) => existsSync(name));
+  const found = named ?? configsHere()[0];
   return found === undefined ? undefined : resolve(found);
 }
 

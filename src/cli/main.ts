@@ -1,10 +1,12 @@
-/** The command line: `spillway demo`, `spillway audit`. Each command is a file of its own. */
+/** The command line. Each command is a file of its own. */
 import { Command, CommanderError } from "commander";
 import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
 import { addBackup } from "./backup.ts";
 import { complaintOf } from "./complaint.ts";
+import { addInit } from "./init.ts";
 import { addRestore } from "./restore.ts";
+import { addDoctor } from "./doctor.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
 import { addDemo } from "./demo/command.ts";
@@ -31,6 +33,8 @@ async function main(argv: readonly string[]): Promise<number> {
     .exitOverride();
   addServe(program);
   addDemo(program);
+  addInit(program);
+  addDoctor(program);
   addAudit(program);
   addBackup(program);
   addRestore(program);

@@ -36,6 +36,8 @@ export { auditStore } from "./audit.ts";
 export type { PartitionAudit } from "./audit.ts";
 export { backupStore, leftOvers } from "./backup.ts";
 export type { BackupOptions, Manifest } from "./backup.ts";
+export { inspectStore, sqliteFault } from "./inspect.ts";
+export type { StoreLook } from "./inspect.ts";
 export { restoreStore } from "./restore.ts";
 export type { Restored } from "./restore.ts";
 
