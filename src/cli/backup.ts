@@ -1,4 +1,5 @@
 /** `spillway backup TO`: a checked copy of a store, while it runs or not. */
+import { constants, setPriority } from "node:os";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { backupStore, leftOvers } from "../engines/sqlite/index.ts";
@@ -33,6 +34,7 @@ export function addBackup(program: Command): void {
     .action(async (to: string, flags: BackupFlags) => {
       using stop = stopOnSignals();
       const dir = await dataDirectory(flags);
+      setPriority(constants.priority.PRIORITY_LOW); // The server's work comes first.
       const left = await leftOvers(to);
       const manifest = await backupStore(dir, to, {
         version: packageVersion(),

@@ -22,7 +22,7 @@ export function hasProblems(error: SpillwayError): error is WithProblems {
 }
 
 /** "flows.orders.lease  found "soon", allowed a span ...", a line each, aligned. */
-export function problemLines(problems: readonly Problem[]): string[] {
+function problemLines(problems: readonly Problem[]): string[] {
   return table(
     problems.map((each) => [each.path === "" ? "(all of it)" : each.path, problemText(each)]),
     new Set(),

@@ -101,7 +101,7 @@ function fixedOf(contract: Contract): Record<string, unknown> {
 }
 
 /** What makes the policies of one contract those of another. */
-export function patchOf(before: Contract, after: Contract): PolicyPatch {
+function patchOf(before: Contract, after: Contract): PolicyPatch {
   const [old, wanted] = [optionsOf(before), optionsOf(after)];
   const patch: Record<string, unknown> = {};
   for (const field of policyFields) {
