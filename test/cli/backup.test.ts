@@ -124,7 +124,7 @@ test("G14 what was acked since the backup is delivered again, and nothing else i
   }
   expect(ids).toContain(id);
   expect(back.state().counters).toMatchObject({ accepted: 20, acked: 20, pending: 0 });
-});
+}, 60_000);
 
 test("G14 a backup that was killed is not taken for one, and the next one says what it left behind", async () => {
   const home = await emptyDir();
@@ -186,13 +186,20 @@ test("G13 a damaged backup is refused, and the directory is not touched", async 
   expect(readdirSync(dir).toSorted()).toEqual(before);
   writeFileSync(file, bytes.subarray(0, bytes.length - 4096));
   expect((await spillway("restore", to, "--dir", dir, "--force")).stderr).toMatch(/bytes, not/);
-});
+}, 60_000);
 
 test("a backup is not written over anything, nor a restore over a store, nor beside a holder", async () => {
   const dir = await storeOf(3);
   const to = join(dirname(dir), "backup");
   await spillway("backup", to, "--dir", dir);
-  expect((await spillway("backup", to, "--dir", dir)).code).toBe(2);
+  for (const wrong of [to, join(to, "backup.json", "x"), "/proc/backup"]) {
+    const refused = await spillway("backup", wrong, "--dir", dir);
+    expect(refused).toMatchObject({ code: 2, stdout: "" });
+    expect(refused.stderr).toMatch(/^spillway: An option is not valid\. .*\n$/);
+  }
+  expect((await spillway("backup", join(to, "new"), "--dir", "/nonexistent")).code).toBe(2);
+  expect((await spillway("restore", "/nonexistent", "--dir", join(to, "new"))).code).toBe(2);
+  expect((await spillway("restore", to, "--dir", join(to, "store.db", "x"))).code).toBe(2);
   const filled = await spillway("restore", to, "--dir", dir);
   expect(filled).toMatchObject({ code: 2 });
   expect(filled.stderr).toContain("--force");
@@ -202,7 +209,7 @@ test("a backup is not written over anything, nor a restore over a store, nor bes
   expect(held).toMatchObject({ code: 1 });
   expect(held.stderr).toContain(`pid: ${process.pid}`);
   expect(holder.flowNames).toEqual(["orders"]);
-});
+}, 60_000);
 
 test("G14 a restore that was killed leaves a directory that is refused until it is done again", async () => {
   const dir = await storeOf(10);
@@ -219,7 +226,7 @@ test("G14 a restore that was killed leaves a directory that is refused until it 
   await flow.opened();
   expect(flow.state().counters.accepted).toBe(10);
   expect(existsSync(join(dir, "store.db.restoring"))).toBe(false);
-});
+}, 60_000);
 
 test("G13 a store with a damaged message is backed up as it is, and the damage is named", async () => {
   const dir = await storeOf(5);

@@ -113,7 +113,7 @@ test("G13 damage of a store, of its accounts and of its log is found", async () 
   const broken = await diagnose(folder);
   expect(broken.lines).toEqual(matching(/^fail data: .*/));
   expect(broken.code).toBe(1);
-});
+}, 60_000);
 
 test("a folder that others may read is a warning; one that cannot be written is a failure", async () => {
   const folder = await emptyDir();
@@ -148,7 +148,7 @@ test("a port that another process has is a failure; our own server on our own da
   expect(other.lines).toEqual(matching(/^fail port: .*another Spillway server/));
   server.child.kill("SIGTERM");
   await server.ended;
-});
+}, 60_000);
 
 test("an address that is not ours, and one that is open to others, are failures", async () => {
   const folder = await emptyDir();
@@ -226,7 +226,7 @@ test("a certificate that ends soon is a warning; another one's key, and a file t
     matching(/^warn tls: .*read by others/),
   );
   expect(readFileSync(long.cert, "utf8")).toContain("BEGIN CERTIFICATE");
-});
+}, 60_000);
 
 test("a clock that jumps, or shows an impossible year, is found", () => {
   const at = (calendarMs: number, steadyMs: number) => ({ calendarMs, steadyMs });

@@ -111,7 +111,7 @@ test("the demonstration's curl line works word for word, and what it stored is t
   second.child.kill("SIGINT");
   await second.ended;
   expect(accepted(dir)).toBe(2);
-});
+}, 60_000);
 
 test("without a configuration it says what there is to do, and the exit code is 2", async () => {
   const { code, stderr, stdout } = await startIn(await emptyDir(), "serve").ended;
@@ -151,7 +151,7 @@ test("a configuration that cannot be loaded is named, with what was met", async 
     expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringContaining(met) });
     expect(stderr).toContain(file);
   }
-});
+}, 60_000);
 
 const typed = `import { defineConfig, flow, sqlite } from "spillway/config";
 const partitions: number = 3;
@@ -186,7 +186,7 @@ test("a configuration in TypeScript may import spillway/config, installed beside
   expect(JSON.parse(await beside.said("\n"))).toMatchObject({ flows: ["orders", "beside"] });
   beside.child.kill("SIGTERM");
   await beside.ended;
-});
+}, 60_000);
 
 test("--port, --host and --dir come before the configuration, and what they cannot mean is refused", async () => {
   const folder = await home({
@@ -204,7 +204,7 @@ test("--port, --host and --dir come before the configuration, and what they cann
     expect({ port, code }).toEqual({ port, code: 2 });
     expect(stderr).toContain("--port");
   }
-});
+}, 60_000);
 
 test("G1 SIGTERM in the middle of sends: every receipt that was given is kept, and the exit code is 0", async () => {
   const folder = await home(orders);
@@ -223,7 +223,7 @@ test("G1 SIGTERM in the middle of sends: every receipt that was given is kept, a
   await more.ended;
   expect(await again.ended).toMatchObject({ code: 0 });
   expect(await stored(server.dir)).toEqual(new Map([...receipts, ...more.receipts]));
-});
+}, 60_000);
 
 test("G1 kill -9 in the middle of sends: every receipt that was given is kept", async () => {
   const folder = await home(orders);
@@ -242,7 +242,7 @@ test("G1 kill -9 in the middle of sends: every receipt that was given is kept", 
   const found = await stored(dir);
   const lost = [...receipts].filter(([id, payload]) => found.get(id) !== payload);
   expect(lost).toEqual([]);
-});
+}, 60_000);
 
 test("a second start on the same data is refused, and says who has it and what to do", async () => {
   const folder = await home(orders);
@@ -298,7 +298,7 @@ test("a second signal ends it at once, with 130", async () => {
     socket.destroy();
   } while (code === 0);
   expect(code).toBe(130);
-});
+}, 60_000);
 
 test("SIGHUP reads the configuration again: policies change, flows are added, the rest is named", async () => {
   const folder = await home(orders);

@@ -24,7 +24,7 @@ import {
 } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
-import { isSpillwayError, SpillwayError } from "../../base/index.ts";
+import { SpillwayError } from "../../base/index.ts";
 import { auditStore } from "./audit.ts";
 import type { PartitionAudit } from "./audit.ts";
 import {
@@ -34,7 +34,7 @@ import {
   storePath,
   syncDirectory,
 } from "./directory.ts";
-import { toSpillwayError } from "./failures.ts";
+import { toFileError } from "./failures.ts";
 import { pageBytes, pragma } from "./schema.ts";
 
 const manifestName = "backup.json";
@@ -85,27 +85,37 @@ export async function backupStore(
 ): Promise<Manifest> {
   const target = resolve(to);
   if (!existsSync(storePath(dir))) throw new SpillwayError("not_found", { dir });
-  await refuseFilled(target);
-  refuseBroken(dir);
-  await mkdir(dirname(target), { recursive: true });
-  const partial = await mkdtemp(`${target}.incomplete-`);
+  let partial: string | undefined;
   try {
-    const createdAt = await copy(dir, partial, options);
-    endIfAsked(options);
-    checkPages(partial);
-    endIfAsked(options);
-    const manifest = await manifestOf(partial, createdAt, options.version);
-    endIfAsked(options);
-    await writeSynced(join(partial, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
-    syncDirectory(partial);
-    await rename(partial, target);
-    syncDirectory(dirname(target));
-    return manifest;
+    await refuseFilled(target);
+    refuseBroken(dir);
+    await mkdir(dirname(target), { recursive: true });
+    partial = await mkdtemp(`${target}.incomplete-`);
+    return await makeBackup(dir, partial, target, options);
   } catch (error) {
-    await rm(partial, { recursive: true, force: true });
-    if (isSpillwayError(error)) throw error;
-    throw toSpillwayError(error, { dir, to: target });
+    if (partial !== undefined) await rm(partial, { recursive: true, force: true });
+    throw toFileError(error, { dir, to: target });
   }
+}
+
+/** B2. */
+async function makeBackup(
+  dir: string,
+  partial: string,
+  target: string,
+  options: BackupOptions,
+): Promise<Manifest> {
+  const createdAt = await copy(dir, partial, options);
+  endIfAsked(options);
+  checkPages(partial);
+  endIfAsked(options);
+  const manifest = await manifestOf(partial, createdAt, options.version);
+  endIfAsked(options);
+  await writeSynced(join(partial, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
+  syncDirectory(partial);
+  await rename(partial, target);
+  syncDirectory(dirname(target));
+  return manifest;
 }
 
 /** What a backup that was killed on the way to `to` has left behind. */
@@ -135,6 +145,14 @@ export async function readBackup(from: string): Promise<Manifest> {
   return manifest;
 }
 
+/** @returns None where there is no such folder. */
+export async function namesIn(folder: string): Promise<string[]> {
+  return readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return [];
+    throw error;
+  });
+}
+
 export async function sha256Of(path: string): Promise<string> {
   const hash = createHash("sha256");
   for await (const chunk of createReadStream(path, { highWaterMark: 1024 ** 2 })) {
@@ -148,10 +166,7 @@ export function invalid(dir: string, found: string): SpillwayError {
 }
 
 async function refuseFilled(target: string): Promise<void> {
-  const names = await readdir(target).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
-    throw new SpillwayError("option_invalid", { option: "to", path: target, found: error.code });
-  });
+  const names = await namesIn(target);
   if (names.length === 0) return;
   throw new SpillwayError("option_invalid", {
     option: "to",

@@ -10,15 +10,16 @@
  * that made them (E3), and the next start raises every fence.
  */
 import { existsSync } from "node:fs";
-import { chmod, constants, copyFile, mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { chmod, constants, copyFile, mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { SpillwayError } from "../../base/index.ts";
 import { auditStore } from "./audit.ts";
 import type { PartitionAudit } from "./audit.ts";
-import { invalid, readBackup, sha256Of, writeSynced } from "./backup.ts";
+import { invalid, namesIn, readBackup, sha256Of, writeSynced } from "./backup.ts";
 import type { Manifest } from "./backup.ts";
 import { restoringPath, storePath, syncDirectory, takeLock } from "./directory.ts";
+import { toFileError } from "./failures.ts";
 import { migrations } from "./schema.ts";
 
 export interface Restored {
@@ -40,15 +41,23 @@ export async function restoreStore(
   dir: string,
   options: { readonly force: boolean },
 ): Promise<Restored> {
+  try {
+    return await restore(from, dir, options.force);
+  } catch (error) {
+    throw toFileError(error, { from, dir });
+  }
+}
+
+async function restore(from: string, dir: string, force: boolean): Promise<Restored> {
   const manifest = await readBackup(from);
   if (manifest.storeVersion > migrations.length) {
     const found = manifest.storeVersion;
     throw new SpillwayError("store_newer", { dir: from, found, known: migrations.length });
   }
-  await refuseFilled(dir, options.force);
+  await refuseFilled(dir, force);
   const lock = takeLock(dir);
   try {
-    if (existsSync(storePath(dir))) await refuseFilled(dir, options.force); // It may be new.
+    if (existsSync(storePath(dir))) await refuseFilled(dir, force); // It may be new.
     const mark = restoringPath(dir);
     if (!existsSync(mark)) await writeSynced(mark, `${JSON.stringify({ from })}\n`);
     syncDirectory(dir);
@@ -66,11 +75,7 @@ export async function restoreStore(
 const noStore = /^(lock\.db|lock\.db-journal|owner\.json|reserve|before-restore-.*)$/;
 
 async function refuseFilled(dir: string, force: boolean): Promise<void> {
-  const names = await readdir(dir).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
-    throw new SpillwayError("option_invalid", { option: "dir", path: dir, found: error.code });
-  });
-  const filled = names.filter((name) => !noStore.test(name));
+  const filled = (await namesIn(dir)).filter((name) => !noStore.test(name));
   // One that was not finished may be done again.
   if (filled.length === 0 || existsSync(restoringPath(dir))) return;
   if (!filled.includes("store.db")) {
