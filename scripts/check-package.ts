@@ -5,7 +5,7 @@
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 
@@ -54,7 +54,18 @@ async function consume(tarball: string): Promise<void> {
   run("tsc", [...bundler, ...typeRoots, ...strict], folder);
   const said = run("node", ["consumer.ts"], folder);
   if (said.trim() !== "consumed") throw new Error(`the consumer says: ${said}`);
-  run("npx", ["--no-install", "spillway", "--help"], folder);
+  await configure([...typeRoots, ...strict.slice(0, -1)]);
+}
+
+/** What `init` writes imports the installed package, for the compiler and for the commands. */
+async function configure(compiler: readonly string[]): Promise<void> {
+  const spillway = ["--no-install", "spillway"];
+  run("npx", [...spillway, "init"], folder);
+  const file = join(folder, "spillway.config.ts");
+  run("tsc", ["--module", "nodenext", ...compiler, file], folder);
+  await writeFile(file, (await readFile(file, "utf8")).replace("// port: 7411", "port: 0"));
+  const said = run("npx", [...spillway, "doctor", "--json"], folder);
+  if (!said.includes('"found":"flows: orders"')) throw new Error(`the doctor says: ${said}`);
 }
 
 /** An older Node gets one clear line, not a stack trace. */

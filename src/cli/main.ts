@@ -1,7 +1,12 @@
-/** The command line: `spillway demo`, `spillway audit`. Each command is a file of its own. */
+/** The command line. Each command is a file of its own. */
 import { Command, CommanderError } from "commander";
 import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
+import { addBackup } from "./backup.ts";
+import { complaintOf } from "./complaint.ts";
+import { addInit } from "./init.ts";
+import { addRestore } from "./restore.ts";
+import { addDoctor } from "./doctor.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
 import { addDemo } from "./demo/command.ts";
@@ -28,7 +33,11 @@ async function main(argv: readonly string[]): Promise<number> {
     .exitOverride();
   addServe(program);
   addDemo(program);
+  addInit(program);
+  addDoctor(program);
   addAudit(program);
+  addBackup(program);
+  addRestore(program);
   addSimulate(program);
   try {
     await program.parseAsync(argv);
@@ -36,7 +45,7 @@ async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage;
     if (!isSpillwayError(error)) throw error;
-    process.stderr.write(`spillway: ${error.message}\n`);
+    process.stderr.write(`spillway: ${complaintOf(error)}`);
     return usageErrors.has(error.code) ? exitCodes.usage : exitCodes.failed;
   }
 }

@@ -6,14 +6,14 @@
 import { exitCodes } from "./exit-codes.ts";
 
 const echoMs = 400;
-const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 export interface Stop extends Disposable {
   /** Aborts when the command is to end. */
   readonly signal: AbortSignal;
 }
 
-export function stopOnSignals(): Stop {
+/** @param hangUp What SIGHUP does instead of asking for an end, such as reading a file again. */
+export function stopOnSignals(hangUp?: () => void): Stop {
   const controller = new AbortController();
   let askedAtMs = 0;
   const onSignal = (): void => {
@@ -24,11 +24,16 @@ export function stopOnSignals(): Stop {
       process.exit(exitCodes.interrupted);
     }
   };
-  for (const signal of signals) process.on(signal, onSignal);
+  const listeners = [
+    ["SIGINT", onSignal],
+    ["SIGTERM", onSignal],
+    ["SIGHUP", hangUp ?? onSignal],
+  ] as const;
+  for (const [signal, listener] of listeners) process.on(signal, listener);
   return {
     signal: controller.signal,
     [Symbol.dispose]() {
-      for (const signal of signals) process.off(signal, onSignal);
+      for (const [signal, listener] of listeners) process.off(signal, listener);
     },
   };
 }

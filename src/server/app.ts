@@ -51,6 +51,8 @@ export function createApp(context: Context): FastifyInstance {
       connectionsCheckingInterval: 5000,
     },
     routerOptions: { maxParamLength: 512 },
+    // While it closes, what is asked on an open connection is answered by its route, as a problem.
+    return503OnClosing: false,
     frameworkErrors: (error, _request, reply) => void answerProblem(reply, knownError(error)),
   });
   app.server.maxHeadersCount = headersMax;

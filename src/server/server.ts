@@ -7,18 +7,31 @@ import type { AddressInfo } from "node:net";
 import type { FastifyInstance } from "fastify";
 import { isSpillwayError, SpillwayError } from "../base/index.ts";
 import type { Config } from "../config/index.ts";
+import type { FlowOptions } from "../flow/index.ts";
 import { openSpillway } from "../spillway.ts";
 import type { Flow, Spillway } from "../spillway.ts";
 import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
 import { addMessages } from "./messages.ts";
+import { reload } from "./reload.ts";
+import type { Reloadable, Reloaded } from "./reload.ts";
 import { Sockets } from "./socket/index.ts";
+
+/** What answers are on their way may still be read by their callers when all the rest has ended. */
+const lastAnswersMs = 1000;
+
+interface Parts {
+  readonly spillway: Spillway;
+  readonly app: FastifyInstance;
+  readonly sockets: Sockets;
+  readonly running: Reloadable;
+}
 
 export class Server implements AsyncDisposable {
   readonly spillway: Spillway;
-  readonly #app: FastifyInstance;
-  readonly #sockets: Sockets;
+  readonly #parts: Parts;
+  #reloading: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   /**
@@ -31,9 +44,11 @@ export class Server implements AsyncDisposable {
       await openSpillway({ dir: config.engine.dir, drainMaxMs: config.drainMs }),
     );
     const flows = new Map<string, Flow<Uint8Array>>();
+    // Payloads are opaque here: what they mean is the ends' business.
+    const flowOf = (name: string, options: FlowOptions): Flow<Uint8Array> =>
+      spillway.flow<Uint8Array>(name, { ...options, payload: "bytes" });
     for (const [name, options] of Object.entries(config.flows)) {
-      // Payloads are opaque here: what they mean is the ends' business.
-      flows.set(name, spillway.flow<Uint8Array>(name, { ...options, payload: "bytes" }));
+      flows.set(name, flowOf(name, options));
     }
     const context: Context = {
       config,
@@ -56,18 +71,37 @@ export class Server implements AsyncDisposable {
       throw listenError(error, config);
     });
     opening.move(); // From here the server closes them.
-    return new Server(spillway, app, sockets);
+    const openFlow = async (name: string, options: FlowOptions): Promise<Flow<Uint8Array>> => {
+      const flow = flowOf(name, options);
+      await flow.opened();
+      flows.set(name, flow);
+      return flow;
+    };
+    const running = { config, flows, openFlow, prepares: [] };
+    return new Server({ spillway, app, sockets, running });
   }
 
-  private constructor(spillway: Spillway, app: FastifyInstance, sockets: Sockets) {
-    this.#sockets = sockets;
-    this.spillway = spillway;
-    this.#app = app;
+  private constructor(parts: Parts) {
+    this.spillway = parts.spillway;
+    this.#parts = parts;
+  }
+
+  /**
+   * Takes up what of another configuration may change while it runs, all of it or nothing.
+   * @throws {SpillwayError} contract_invalid, config_invalid, closed: nothing has changed.
+   */
+  reload(next: Config): Promise<Reloaded> {
+    const reloaded = this.#reloading.then(() => {
+      if (this.#closing !== undefined) throw new SpillwayError("closed", {});
+      return reload(this.#parts.running, next);
+    });
+    this.#reloading = reloaded.catch(() => undefined); // Its caller hears of it.
+    return reloaded;
   }
 
   /** "http://127.0.0.1:7411" */
   get url(): string {
-    const { address, family, port } = this.#app.server.address() as AddressInfo;
+    const { address, family, port } = this.#parts.app.server.address() as AddressInfo;
     const host = family === "IPv6" ? `[${address}]` : address;
     return `http://${host}:${port}`;
   }
@@ -79,11 +113,17 @@ export class Server implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#sockets.drain();
-    const closed = this.#app.close(); // It waits for the sockets, too.
-    await this.spillway.close();
-    await this.#sockets[Symbol.asyncDispose]();
-    await closed;
+    const { app, sockets } = this.#parts;
+    sockets.drain();
+    const answered = app.close(); // Nobody connects any more; what was asked is answered.
+    await this.spillway.close(); // It ends the waits of those that wait for an answer.
+    await sockets[Symbol.asyncDispose]();
+    const timer = setTimeout(() => app.server.closeAllConnections(), lastAnswersMs);
+    try {
+      await answered;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -33,15 +33,21 @@ test("what cannot be used is named in a line or two, and the exit code is 2", as
   );
 });
 
-test("--version is the package's, and --help names every command", async () => {
+test("--version is the package's, --help names the commands, and the page has each of them", async () => {
   const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
     version: string;
   };
   expect(await spillway("--version")).toEqual({ code: 0, stdout: `${version}\n`, stderr: "" });
   const help = await spillway("--help");
   expect(help.code).toBe(0);
-  for (const command of ["demo", "audit", "simulate"])
-    expect(help.stdout).toContain(`  ${command} `);
+  const page = readFileSync(join(root, "docs/cli.md"), "utf8");
+  const commands = [...help.stdout.matchAll(/^ {2}(\w+) /gm)].map((match) => match[1]!);
+  expect(commands).toEqual(
+    expect.arrayContaining(["serve", "init", "doctor", "backup", "restore"]),
+  );
+  for (const command of commands.filter((name) => name !== "help")) {
+    expect(page).toContain(`| \`spillway ${command}`);
+  }
 });
 
 test("G2 audit prints the accounts of each partition and of the flow", async () => {

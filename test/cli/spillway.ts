@@ -18,12 +18,20 @@ export interface Ended {
 export interface Running {
   readonly child: ChildProcess;
   readonly ended: Promise<Ended>;
-  /** Resolves when standard output contains the text. */
-  said(text: string): Promise<void>;
+  /** Resolves when standard output contains the text, with all that it has said. */
+  said(text: string): Promise<string>;
+  /** The same of standard error. */
+  complained(text: string): Promise<string>;
 }
 
 export function start(...args: readonly string[]): Running {
+  return startIn(process.cwd(), ...args);
+}
+
+/** @param cwd The folder where it runs. */
+export function startIn(cwd: string, ...args: readonly string[]): Running {
   const child = spawn(process.execPath, ["--conditions=source", bin, ...args], {
+    cwd,
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, NO_COLOR: "1" },
   });
@@ -37,10 +45,15 @@ export function start(...args: readonly string[]): Running {
     stdout,
     stderr,
   }));
-  const said = async (text: string): Promise<void> => {
+  const said = async (text: string): Promise<string> => {
     while (!stdout.includes(text)) await once(child.stdout, "data");
+    return stdout;
   };
-  return { child, ended, said };
+  const complained = async (text: string): Promise<string> => {
+    while (!stderr.includes(text)) await once(child.stderr, "data");
+    return stderr;
+  };
+  return { child, ended, said, complained };
 }
 
 export function spillway(...args: readonly string[]): Promise<Ended> {

@@ -28,11 +28,12 @@ export async function openDemoFlow(): Promise<DemoFlow> {
     }),
     about: (
       url,
-    ) => `  target  http://127.0.0.1:${port}/ takes about 1,650 messages a second, and collapses beyond
+    ) => `  target   http://127.0.0.1:${port}/ takes about 1,650 messages a second, and collapses beyond
 
-Send a message:
+Send a message, and look at the flow:
 
   curl -i ${url}/v1/flows/demo/messages -H 'content-type: text/plain' -d 'hello'
+  curl ${url}/v1/flows/demo
 `,
     [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
   };

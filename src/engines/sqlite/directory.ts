@@ -8,9 +8,11 @@
  * D2  Files are made by us (0600) and the folder is synced, so that their names survive (G1); SQLite
  *     gives its own files the rights of `store.db`.
  * D3  A directory on a network file system is refused: its locks do not hold.
+ * D4  A directory in which a restore was not finished is refused: half a store is not taken for a new one.
  */
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -36,6 +38,12 @@ const networkFileSystems: ReadonlyMap<number, string> = new Map([
   [0x00c36400, "ceph"],
 ]);
 
+/** What the holder of a directory wrote about itself: a hint for people, perhaps of an earlier holder. */
+export interface Holder {
+  readonly pid?: number;
+  readonly host?: string;
+}
+
 export interface DirectoryLock {
   readonly connection: DatabaseSync;
 }
@@ -44,8 +52,31 @@ export function storePath(dir: string): string {
   return join(dir, "store.db");
 }
 
-/** @throws {SpillwayError} store_unsafe, store_locked */
+/** @throws {SpillwayError} store_unsafe, store_locked, backup_invalid */
 export function lockDirectory(dir: string): DirectoryLock {
+  const lock = takeLock(dir);
+  if (existsSync(restoringPath(dir))) {
+    lock.connection.close();
+    throw new SpillwayError("backup_invalid", {
+      dir,
+      found: "a restore that was not finished",
+      allowed: "restore again: what the directory holds is not complete",
+    });
+  }
+  touch(storePath(dir));
+  syncDirectory(dir);
+  return lock;
+}
+
+/** There while a restore is under way: what stands beside it is not complete (D4). */
+export function restoringPath(dir: string): string {
+  return join(dir, "restoring");
+}
+
+/**
+ * The lock alone, for those who put a store there. @throws {SpillwayError} store_unsafe, store_locked
+ */
+export function takeLock(dir: string): DirectoryLock {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   refuseNetworkFileSystem(dir, statfsSync(dir).type);
   const path = join(dir, "lock.db");
@@ -61,14 +92,36 @@ export function lockDirectory(dir: string): DirectoryLock {
   }
   const holder = { pid: process.pid, host: hostname(), sinceMs: Date.now() };
   writeFileSync(join(dir, "owner.json"), `${JSON.stringify(holder)}\n`, { mode: 0o600 });
-  touch(storePath(dir));
-  syncDirectory(dir);
   return { connection };
+}
+
+/**
+ * Who holds a directory, without touching its lock for longer than a look takes.
+ * @returns undefined: nobody.
+ */
+export function holderOf(dir: string): Holder | undefined {
+  const path = join(dir, "lock.db");
+  if (!existsSync(path)) return undefined;
+  const connection = new DatabaseSync(path, { readOnly: true, timeout: 0 });
+  try {
+    connection.prepare("SELECT count(*) FROM sqlite_schema").get();
+    return undefined;
+  } catch (error) {
+    if (!isSqliteError(error) || primaryCode(error) !== sqliteCode.busy) throw error;
+    return readHolder(dir);
+  } finally {
+    connection.close();
+  }
+}
+
+/** @param type `f_type` of statfs(2). @returns Its name, if it is one whose locks do not hold. */
+export function networkFileSystem(type: number): string | undefined {
+  return networkFileSystems.get(type >>> 0);
 }
 
 /** @throws {SpillwayError} store_unsafe */
 export function refuseNetworkFileSystem(dir: string, type: number): void {
-  const name = networkFileSystems.get(type >>> 0);
+  const name = networkFileSystem(type);
   if (name === undefined) return;
   throw new SpillwayError("store_unsafe", { dir, setting: "file system", found: name });
 }
@@ -111,8 +164,7 @@ function touch(path: string): void {
   }
 }
 
-/** What the holder wrote about itself: a hint for people, perhaps of an earlier holder. */
-function readHolder(dir: string): { readonly pid?: number; readonly host?: string } {
+function readHolder(dir: string): Holder {
   try {
     const { pid, host } = JSON.parse(readFileSync(join(dir, "owner.json"), "utf8")) as {
       pid: number;

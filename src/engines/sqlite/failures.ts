@@ -70,3 +70,16 @@ export function toSpillwayError(
     { cause: error },
   );
 }
+
+/** An error of the file system, or of SQLite, met while files are made or read for somebody. */
+export function toFileError(error: unknown, details: Record<string, unknown>): SpillwayError {
+  const { code, syscall, path } = error as NodeJS.ErrnoException;
+  if (error instanceof SpillwayError || syscall === undefined || code === undefined) {
+    return toSpillwayError(error, details);
+  }
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return new SpillwayError("store_full", { ...details, path }, { cause: error });
+  }
+  const allowed = "a place that this user may read and write";
+  return new SpillwayError("option_invalid", { path, found: code, allowed }, { cause: error });
+}

@@ -34,6 +34,12 @@ import type { Op, Requests } from "./wire.ts";
 
 export { auditStore } from "./audit.ts";
 export type { PartitionAudit } from "./audit.ts";
+export { backupStore, leftOvers } from "./backup.ts";
+export type { BackupOptions, Manifest } from "./backup.ts";
+export { inspectStore, sqliteFault } from "./inspect.ts";
+export type { StoreLook } from "./inspect.ts";
+export { restoreStore } from "./restore.ts";
+export type { Restored } from "./restore.ts";
 
 const mebibyte = 1024 ** 2;
 
