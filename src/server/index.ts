@@ -1,2 +1,4 @@
 /** server: the flows of a configuration, reached over HTTP and WebSocket, pushed to their targets. */
 export { Server } from "./server.ts";
+export { verifyWebhook, WebhookMemory } from "./webhooks.ts";
+export type { Webhook, WebhookRequest } from "./webhooks.ts";

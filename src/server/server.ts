@@ -13,10 +13,12 @@ import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
 import { addMessages } from "./messages.ts";
+import { Pusher } from "./push/index.ts";
 
 export class Server implements AsyncDisposable {
   readonly spillway: Spillway;
   readonly #app: FastifyInstance;
+  readonly #pusher: Pusher;
   #closing: Promise<void> | undefined;
 
   /**
@@ -33,6 +35,7 @@ export class Server implements AsyncDisposable {
       // Payloads are opaque here: what they mean is the ends' business.
       flows.set(name, spillway.flow<Uint8Array>(name, { ...options, payload: "bytes" }));
     }
+    const pusher = opening.use(new Pusher(flows.values()));
     const context: Context = {
       config,
       spillway,
@@ -52,13 +55,15 @@ export class Server implements AsyncDisposable {
     await app.listen({ host, port }).catch((error: unknown) => {
       throw listenError(error, config);
     });
+    pusher.start();
     opening.move(); // From here the server closes them.
-    return new Server(spillway, app);
+    return new Server(spillway, app, pusher);
   }
 
-  private constructor(spillway: Spillway, app: FastifyInstance) {
+  private constructor(spillway: Spillway, app: FastifyInstance, pusher: Pusher) {
     this.spillway = spillway;
     this.#app = app;
+    this.#pusher = pusher;
   }
 
   /** "http://127.0.0.1:7411" */
@@ -75,6 +80,7 @@ export class Server implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    using _pusher = this.#pusher; // Its calls end while the flows drain.
     await using _spillway = this.spillway;
     await this.#app.close();
   }
