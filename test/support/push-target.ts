@@ -58,8 +58,8 @@ export class PushTarget {
 
   readonly #numbers = new WeakMap<object, number>();
 
-  async listen(port = 0): Promise<this> {
-    await new Promise<void>((resolve) => this.#server.listen(port, "127.0.0.1", resolve));
+  async listen(port = 0, host = "127.0.0.1"): Promise<this> {
+    await new Promise<void>((resolve) => this.#server.listen(port, host, resolve));
     return this;
   }
 
@@ -69,6 +69,13 @@ export class PushTarget {
 
   url(host = "127.0.0.1"): string {
     return `${this.#scheme}://${host}:${this.port}/hook`;
+  }
+
+  /** Connections that are open now. */
+  async open(): Promise<number> {
+    return new Promise((resolve, reject) =>
+      this.#server.getConnections((error, count) => (error ? reject(error) : resolve(count))),
+    );
   }
 
   /** The contract's part, allowed to go to loopback. */
