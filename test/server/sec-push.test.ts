@@ -238,21 +238,21 @@ test("sec-5 https is demanded unless the contract says otherwise, and its addres
 });
 
 test.each([
-  ["127.0.0.1"],
-  ["::1"],
-  ["::ffff:127.0.0.1"],
-  ["::ffff:7f00:1"],
-  ["64:ff9b::7f00:1"],
-  ["2002:7f00:1::1"],
-  ["fe80::1%lo"],
-  ["10.0.0.8"],
-  ["169.254.169.254"],
-  ["0.0.0.0"],
-  ["not an address"],
-  [""],
-  ["2606:2800:21f:cb07:6820:80da:af6b:8b2c", "127.0.0.1"],
-  ["127.0.0.1", "93.184.215.14"],
-])("sec-5 a name that resolves to %j, %j is refused", async (...found) => {
+  { found: ["127.0.0.1"] },
+  { found: ["::1"] },
+  { found: ["::ffff:127.0.0.1"] },
+  { found: ["::ffff:7f00:1"] },
+  { found: ["64:ff9b::7f00:1"] },
+  { found: ["2002:7f00:1::1"] },
+  { found: ["fe80::1%lo"] },
+  { found: ["10.0.0.8"] },
+  { found: ["169.254.169.254"] },
+  { found: ["0.0.0.0"] },
+  { found: ["not an address"] },
+  { found: [""] },
+  { found: ["2606:2800:21f:cb07:6820:80da:af6b:8b2c", "127.0.0.1"] },
+  { found: ["127.0.0.1", "93.184.215.14"] },
+])("sec-5 a name that resolves to $found is refused", async ({ found }) => {
   const url = `http://billing.example.test:${canary.port}/`;
   const deps = { resolve: async () => found };
   expect(await refusalOf({ url, allow: ["http"] }, deps)).toBe("refused at the connection");

@@ -77,8 +77,9 @@ function listOf(field: string | undefined): readonly Parameters[] {
       parameters[name!] = number === undefined ? (text ?? token ?? "") : Number(number);
     }
     members.push(parameters);
-    if (take(comma, field, at) === null) return [];
+    const end = take(comma, field, at);
     at = comma.lastIndex;
+    if (end === null || (end[1] !== "" && at === field.length)) return []; // Nothing after a comma.
   }
   return members;
 }
