@@ -48,7 +48,7 @@ export class FlowPush implements Disposable {
   readonly #deadlines: Deadlines<Call>;
   #keys: readonly KeyObject[];
   #consumer: Consumer | undefined;
-  /** Came in this turn, and leave together. */
+  /** Came in this turn of the event loop, and leave together. */
   #collected: Pending[] = [];
   #capacity: number | undefined;
   #policy: string | undefined;
@@ -84,7 +84,7 @@ export class FlowPush implements Disposable {
       const { promise, resolve } = Promise.withResolvers<void>();
       const pending = { delivery, resolve };
       if (!collects) this.#sendOne(pending);
-      else if (this.#collected.push(pending) === 1) queueMicrotask(() => this.#sendCollected());
+      else if (this.#collected.push(pending) === 1) setImmediate(() => this.#sendCollected());
       return promise;
     });
   }
