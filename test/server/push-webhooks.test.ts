@@ -1,5 +1,6 @@
 /** S6: pushes are signed by the Standard Webhooks scheme, and our verifier takes nothing else. */
-import { writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { memory } from "../../src/engines/memory/index.ts";
@@ -207,6 +208,27 @@ test("S6 in a rotation both secrets sign; after it the old one does not", async 
   );
   expect(codeOf({ ...(await sendOne()), secret: other })).toBe("taken");
 });
+
+const python = spawnSync("python3", ["--version"]).status === 0;
+
+test.skipIf(!python)(
+  "S6 the verifier that docs/push.md gives for another language takes what we sign (without python3: skipped)",
+  () => {
+    const page = readFileSync(new URL("../../docs/push.md", import.meta.url), "utf8");
+    const program = /^```python\n(.*?)^```$/ms.exec(page)![1]!;
+    const call = (request: WebhookRequest, nowS: number): string =>
+      `print(verify(${JSON.stringify(request.secret)}, ${JSON.stringify(request.headers)}, ` +
+      `${JSON.stringify(request.body)}.encode(), ${nowS}))`;
+    const calls = [
+      call(example, atS),
+      call({ ...example, body: "{}" }, atS),
+      call({ ...example, secret: other }, atS),
+      call(example, atS + 301),
+    ];
+    const { stdout } = spawnSync("python3", ["-c", `${program}\n${calls.join("\n")}`]);
+    expect(stdout.toString().trim().split("\n")).toEqual(["True", "False", "False", "False"]);
+  },
+);
 
 test("S11 a server whose secret is not there does not start, and says where it looked", async () => {
   const target = await new PushTarget().listen();

@@ -3,9 +3,12 @@ import { createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { FlowOptions } from "../../src/config/index.ts";
+import { memory } from "../../src/engines/memory/index.ts";
+import { Pusher } from "../../src/server/push/index.ts";
 import { verdictOf } from "../../src/server/push/outcome.ts";
 import { openServer } from "../support/server.ts";
 import { PushTarget, texts } from "../support/push-target.ts";
+import { openSpillway } from "../../src/spillway.ts";
 import type { DeadLetter, Flow } from "../../src/spillway.ts";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -324,36 +327,94 @@ test("a kept connection that the target closed under a request costs no attempt"
   expect(retried).toEqual([]);
 });
 
-test("answers that are no HTTP, and connections that end without one, are failures of the target", async () => {
-  let calls = 0;
-  const server = createServer((socket) => {
-    socket.on("error", () => undefined);
-    socket.once("data", () => {
-      if (++calls % 2 === 1) socket.end("SSH-2.0-OpenSSH_9.9\r\n");
-      else socket.end();
+/** What a broken or hostile target may put on the wire; each must end its call, and only that. */
+const nonsense: Readonly<Record<string, string>> = {
+  nothing: "",
+  "another protocol": "SSH-2.0-OpenSSH_9.9\r\n",
+  "no status": "HTTP/1.1\r\n\r\n",
+  "a status that is none": "HTTP/1.1 99999 OK\r\n\r\n",
+  "HTTP 0.9": "<html>hello</html>",
+  "an upgrade": "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+  "a huge field": `HTTP/1.1 200 OK\r\nx: ${"x".repeat(100_000)}\r\n\r\n`,
+  "many fields": `HTTP/1.1 200 OK\r\n${"x: y\r\n".repeat(50_000)}\r\n`,
+  "two lengths": "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+  "length and chunks":
+    "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+  "a length below 0": "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+  "chunks that are none": "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+  "a body that breaks off": "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nab",
+  "provisional answers only": "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000),
+};
+
+test.each(Object.entries(nonsense))(
+  "G12 a target that answers with %s has failed, and no more",
+  async (_name, answer) => {
+    const server = createServer((socket) => {
+      socket.on("error", () => undefined);
+      socket.once("data", () => socket.end(answer));
     });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as AddressInfo;
+    const flow = await flowOf({
+      deliver: {
+        kind: "push",
+        url: `http://127.0.0.1:${port}/`,
+        allow: ["http", "loopback"],
+        ports: [port],
+        timeout: "2s",
+        connectTimeout: "1s",
+      },
+      retry: { ...quick, attempts: 2 },
+    });
+    const retried: string[] = [];
+    flow.on("retrying", ({ error }) => retried.push(error));
+    await flow.send(bytes("x"));
+    await ended(flow, 1);
+    const [letter] = await lettersOf(flow);
+    for (const text of [...retried, letter!.reason]) {
+      // The kind of failure, and nothing of what was answered (S5).
+      expect(text).toMatch(/no answer: [A-Za-z_ ]+$/);
+      expect(text).not.toContain("SSH");
+    }
+  },
+);
+
+test("provisional answers without end, a name that is never found: cut in time", async () => {
+  const server = createServer((socket) => {
+    const timer = setInterval(() => socket.write("HTTP/1.1 102 Processing\r\n\r\n"), 2);
+    socket.on("error", () => undefined).once("close", () => clearInterval(timer));
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   onTestFinished(() => void server.close());
   const { port } = server.address() as AddressInfo;
-  const flow = await flowOf({
-    deliver: {
-      kind: "push",
-      url: `http://127.0.0.1:${port}/`,
-      allow: ["http", "loopback"],
-      ports: [port],
-    },
-    retry: { ...quick, attempts: 2 },
+  const deliver = {
+    kind: "push",
+    url: `http://127.0.0.1:${port}/`,
+    allow: ["http", "loopback"],
+    ports: [port],
+    timeout: "60ms",
+    connectTimeout: "40ms",
+  } as const;
+  const endless = await flowOf({ deliver, retry: { ...quick, attempts: 1 } });
+  await endless.send(bytes("x"));
+  await ended(endless, 1);
+  const [first] = await lettersOf(endless);
+  expect(first!.reason).toContain("no answer within 60 ms");
+  const spillway = await openSpillway({ engine: memory() });
+  onTestFinished(() => spillway.close());
+  const nameless = spillway.flow<Uint8Array>("nameless", {
+    payload: "bytes",
+    deliver: { ...deliver, url: `http://nowhere.example.test:${port}/` },
+    retry: { ...quick, attempts: 1 },
   });
-  const retried: string[] = [];
-  flow.on("retrying", ({ error }) => retried.push(error));
-  await flow.send(bytes("x"));
-  await ended(flow, 1);
-  const [letter] = await lettersOf(flow);
-  for (const text of [...retried, letter!.reason]) {
-    expect(text).toMatch(/no answer: [A-Za-z_ ]+$/);
-    expect(text).not.toContain("SSH");
-  }
+  const pusher = new Pusher([nameless], { resolve: () => new Promise(() => undefined) });
+  onTestFinished(() => pusher[Symbol.dispose]());
+  pusher.start();
+  await nameless.send(bytes("x"));
+  await ended(nameless, 1);
+  const [second] = await lettersOf(nameless);
+  expect(second!.reason).toContain("not connected within 40 ms");
 });
 
 test("a server that stops lets calls end, and leaves no connection behind", async () => {

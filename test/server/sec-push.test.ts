@@ -3,13 +3,14 @@
  * loopback, on both families, under the very port that the hostile addresses name: it must never be
  * connected to. What is refused says so, and not what would have answered.
  */
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { Resolver } from "node:dns/promises";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import type { FlowOptions, PushOptions } from "../../src/config/index.ts";
 import { memory } from "../../src/engines/memory/index.ts";
@@ -363,6 +364,28 @@ test("sec-5 a refusal is told once while it lasts, and burns no attempts once th
   expect(told.map(({ code }) => code)).toEqual(["target_refused"]);
   expect(JSON.stringify(told[0]!.details)).not.toContain("127.0.0.1");
   expect(flow.state().counters).toMatchObject({ acked: 0, dead: 0 });
+});
+
+test("sec-5 a proxy that the environment names is not used", async () => {
+  const target = await new PushTarget().listen();
+  const { deliver } = target.deliver();
+  const source = (path: string): string => new URL(`../../src/${path}`, import.meta.url).href;
+  const program = `
+    import { memory } from ${JSON.stringify(source("engines/memory/index.ts"))};
+    import { Pusher } from ${JSON.stringify(source("server/push/index.ts"))};
+    import { openSpillway } from ${JSON.stringify(source("spillway.ts"))};
+    await using spillway = await openSpillway({ engine: memory() });
+    const flow = spillway.flow("hooks", { payload: "bytes", deliver: ${JSON.stringify(deliver)} });
+    using pusher = new Pusher([flow]);
+    pusher.start();
+    await flow.send(new Uint8Array(1));
+    await flow.drain();`;
+  const proxy = `http://127.0.0.1:${canary.port}`;
+  const env = { ...process.env, NODE_USE_ENV_PROXY: "1", HTTP_PROXY: proxy, http_proxy: proxy };
+  const args = ["--conditions=source", "--input-type=module", "--eval", program];
+  await promisify(execFile)(process.execPath, args, { env, timeout: 15_000 });
+  expect(target.got).toHaveLength(1);
+  expect(canary.connections).toBe(0);
 });
 
 test("sec-5 what the contract allows is let through, and nothing beside it", () => {

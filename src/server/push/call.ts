@@ -14,7 +14,7 @@ import type { Deadlines, Limited } from "./deadlines.ts";
 import type { Answer } from "./outcome.ts";
 import type { Pool } from "./pool.ts";
 
-export const answerBytesMax: number = 64 * 1024;
+const answerBytesMax = 64 * 1024;
 
 const staleCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE"]);
 

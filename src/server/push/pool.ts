@@ -26,7 +26,7 @@ export const systemResolve: Resolve = async (host) =>
   (await lookup(host, { all: true, verbatim: true })).map(({ address }) => address);
 
 /** Its code is a text for people; nothing of what a resolver or a target answered. */
-export class ConnectError extends Error {
+class ConnectError extends Error {
   readonly code: string;
 
   constructor(code: string) {

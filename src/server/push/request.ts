@@ -11,7 +11,7 @@ import type { Delivery } from "../../spillway.ts";
 import { signWebhook } from "../webhooks.ts";
 import type { Destination } from "./addresses.ts";
 
-export const batchType = "application/vnd.spillway.batch+json";
+const batchType = "application/vnd.spillway.batch+json";
 /** A larger message goes alone. */
 export const batchBytesMax: number = 1024 ** 2;
 
