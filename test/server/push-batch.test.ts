@@ -2,23 +2,12 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { FlowOptions } from "../../src/config/index.ts";
 import { verifyWebhook } from "../../src/server/index.ts";
+import type { Envelope } from "../../src/server/push/request.ts";
 import { resultsOf } from "../../src/server/push/results.ts";
 import type { Flow, SendOptions } from "../../src/spillway.ts";
 import { openServer } from "../support/server.ts";
-import { PushTarget } from "../support/push-target.ts";
+import { PushTarget, until } from "../support/push-target.ts";
 import type { Answers, Got } from "../support/push-target.ts";
-
-interface Envelope {
-  readonly id: string;
-  readonly attempt: number;
-  readonly acceptedAt: string;
-  readonly key?: string;
-  readonly group?: string;
-  readonly deadline?: string;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly encoding: "utf-8" | "base64";
-  readonly payload: string;
-}
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 const batchOf = ({ body }: Got): readonly Envelope[] =>
@@ -53,7 +42,7 @@ async function sendTogether(
 }
 
 async function ended(flow: Flow<Uint8Array>): Promise<void> {
-  await vi.waitUntil(() => flow.state().depth === 0, { timeout: 10_000 });
+  await until(() => flow.state().depth === 0);
 }
 
 /** Answers each message of a batch with the status that it deserves. */

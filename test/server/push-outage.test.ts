@@ -1,10 +1,10 @@
 /** Targets that fail: order per key through failures, outages that lose nothing, probes that hang. */
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { sequence } from "../../src/base/index.ts";
 import type { FlowOptions } from "../../src/config/index.ts";
 import type { Flow } from "../../src/spillway.ts";
 import { openServer } from "../support/server.ts";
-import { PushTarget } from "../support/push-target.ts";
+import { PushTarget, until } from "../support/push-target.ts";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
@@ -64,7 +64,7 @@ test("G4 order per key holds over push, while the target fails in every way it c
   let perSecond = 1_000_000;
   const hurry = setInterval(() => flow.change({ rate: { perSecond: perSecond++ } }), 20);
   try {
-    await vi.waitUntil(() => flow.state().depth === 0, { timeout: 18_000 });
+    await until(() => flow.state().depth === 0);
   } finally {
     clearInterval(hurry);
   }
@@ -93,12 +93,10 @@ test("a target that is away burns no attempts beyond those that opened the break
   const count = 30;
   await flow.sendBatch(Array.from({ length: count }, (_, n) => bytes(String(n))));
   // Two probes meet nobody: without the breaker four attempts would long be used up.
-  await vi.waitUntil(() => states.filter((state) => state === "half_open").length === 2, {
-    timeout: 10_000,
-  });
+  await until(() => states.filter((state) => state === "half_open").length === 2);
   expect(flow.state().counters).toMatchObject({ acked: 0, dead: 0 });
   const second = await new PushTarget().listen(port);
-  await vi.waitUntil(() => flow.state().depth === 0, { timeout: 18_000 });
+  await until(() => flow.state().depth === 0);
   expect(flow.state().counters).toMatchObject({ accepted: count, acked: count, dead: 0 });
   expect(states.slice(0, 3)).toEqual(["open", "half_open", "open"]);
   expect(states).toContain("recovering");
@@ -123,7 +121,7 @@ test("pain 20: a probe that hangs ends by its time limit, and limits change whil
     if (to === "open" && mode === "away") mode = "hangs";
   });
   await flow.sendBatch(Array.from({ length: 6 }, (_, n) => bytes(String(n))));
-  await vi.waitUntil(() => flow.state().depth === 0, { timeout: 15_000 });
+  await until(() => flow.state().depth === 0);
   expect(flow.state().counters).toMatchObject({ acked: 6, dead: 0 });
   expect(states.slice(0, 5)).toEqual(["open", "half_open", "open", "half_open", "recovering"]);
   flow.change({ window: { fixed: 3 }, rate: { perSecond: 500 } });
@@ -134,7 +132,7 @@ test("pain 3: what a rate limit holds back keeps its attempts, however long it w
   const target = await new PushTarget().listen();
   const flow = await flowOf({ ...target.deliver(), rate: { perSecond: 100, burst: 1 } });
   await flow.sendBatch(Array.from({ length: 120 }, (_, n) => bytes(String(n))));
-  await vi.waitUntil(() => flow.state().depth === 0, { timeout: 10_000 });
+  await until(() => flow.state().depth === 0);
   expect(new Set(target.got.map(({ headers }) => headers["spillway-attempt"]))).toEqual(
     new Set(["1"]),
   );

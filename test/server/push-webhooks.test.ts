@@ -10,7 +10,7 @@ import { Pusher } from "../../src/server/push/index.ts";
 import { signWebhook, webhookKey } from "../../src/server/webhooks.ts";
 import { openSpillway } from "../../src/spillway.ts";
 import { openServer } from "../support/server.ts";
-import { PushTarget } from "../support/push-target.ts";
+import { PushTarget, until } from "../support/push-target.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { failureOf } from "../support/world.ts";
 
@@ -152,20 +152,20 @@ test("S6 a push is signed: the id is the message's on every attempt, the time is
   vi.stubEnv("ORDERS_SECRET", secret);
   onTestFinished(() => void vi.unstubAllEnvs());
   let calls = 0;
-  const target = await new PushTarget(() => (++calls === 1 ? 500 : 200)).listen();
+  const target = await new PushTarget((_got, response) => {
+    if (++calls > 1) return 200;
+    response.writeHead(503, { "retry-after": "1" }).end();
+    return undefined;
+  }).listen();
   const server = await openServer({
-    flows: {
-      orders: {
-        ...target.deliver({ secret: { env: "ORDERS_SECRET" } }),
-        retry: { delay: ["1100ms", "1100ms"], budget: 1 },
-      },
-    },
+    flows: { orders: target.deliver({ secret: { env: "ORDERS_SECRET" } }) },
   });
   const flow = server.spillway.flow<Uint8Array>("orders");
   const { id } = await flow.send(bytes);
-  await vi.waitUntil(() => flow.state().counters.acked === 1);
+  await until(() => flow.state().counters.acked === 1);
   const webhooks = target.got.map(({ headers, body }) => verifyWebhook({ secret, headers, body }));
   expect(webhooks.map((webhook) => webhook.id)).toEqual([id, id]);
+  expect(webhooks[1]!.sentAt.getTime()).toBeGreaterThan(webhooks[0]!.sentAt.getTime());
   for (const { headers, body } of target.got) {
     expect(codeOf({ secret: other, headers, body })).toBe("webhook_invalid");
   }
@@ -188,7 +188,7 @@ test("S6 in a rotation both secrets sign; after it the old one does not", async 
   const sendOne = async (): Promise<WebhookRequest> => {
     const before = target.got.length;
     await flow.send(bytes);
-    await vi.waitUntil(() => target.got.length === before + 1);
+    await until(() => target.got.length === before + 1);
     return { secret, ...target.got.at(-1)! };
   };
   const first = await sendOne();

@@ -1,13 +1,12 @@
 /** Push delivery, against real targets: what is sent, and what each answer makes of a message. */
-import { createServer } from "node:net";
-import type { AddressInfo, Socket } from "node:net";
-import { expect, onTestFinished, test, vi } from "vitest";
+import type { Socket } from "node:net";
+import { expect, onTestFinished, test } from "vitest";
 import type { FlowOptions } from "../../src/config/index.ts";
 import { memory } from "../../src/engines/memory/index.ts";
 import { Pusher } from "../../src/server/push/index.ts";
 import { verdictOf } from "../../src/server/push/outcome.ts";
 import { openServer } from "../support/server.ts";
-import { PushTarget, texts } from "../support/push-target.ts";
+import { PushTarget, rawTarget, texts, until } from "../support/push-target.ts";
 import { openSpillway } from "../../src/spillway.ts";
 import type { DeadLetter, Flow } from "../../src/spillway.ts";
 
@@ -25,7 +24,7 @@ async function ended(flow: Flow<Uint8Array>, count: number): Promise<void> {
     const { acked, dead } = flow.state().counters;
     return acked + dead === count;
   };
-  await vi.waitUntil(wanted, { timeout: 10_000 });
+  await until(wanted);
 }
 
 async function lettersOf(flow: Flow<Uint8Array>): Promise<DeadLetter[]> {
@@ -132,12 +131,12 @@ test("flows of one target share its connections, and those of another have their
   for (const name of ["a", "b", "a", "b"]) {
     const flow = server.spillway.flow<Uint8Array>(name);
     await flow.send(bytes(name));
-    await vi.waitUntil(() => flow.state().depth === 0);
+    await until(() => flow.state().depth === 0);
   }
   expect(target.connections).toBe(1);
   // What another contract allows may not be what this one does: its connections are not lent.
   await server.spillway.flow<Uint8Array>("c").send(bytes("c"));
-  await vi.waitUntil(() => target.got.length === 5);
+  await until(() => target.got.length === 5);
   expect(target.connections).toBe(2);
 });
 
@@ -215,29 +214,14 @@ test("a target that does not answer in time is cut off, and the attempt counts a
   await ended(flow, 1);
   const [letter] = await lettersOf(flow);
   expect(letter?.reason).toContain("no answer: no answer within 50 ms");
-  await vi.waitUntil(() => target.parallel === 0);
+  await until(() => target.parallel === 0);
 });
 
 test("a connection that does not come to stand is given up after its own limit", async () => {
   // It accepts TCP and never speaks TLS.
-  const sockets: Socket[] = [];
-  const mute = createServer((socket) => void sockets.push(socket.on("error", () => undefined)));
-  await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
-  onTestFinished(() => {
-    for (const socket of sockets) socket.destroy();
-    mute.close();
-  });
-  const { port } = mute.address() as AddressInfo;
-  const flow = await flowOf({
-    deliver: {
-      kind: "push",
-      url: `https://127.0.0.1:${port}/`,
-      allow: ["loopback"],
-      ports: [port],
-      connectTimeout: "50ms",
-    },
-    retry: { ...quick, attempts: 1 },
-  });
+  const deliver = await rawTarget(() => undefined, { connectTimeout: "50ms" });
+  const url = deliver.url.replace("http:", "https:");
+  const flow = await flowOf({ deliver: { ...deliver, url }, retry: { ...quick, attempts: 1 } });
   await flow.send(bytes("x"));
   await ended(flow, 1);
   const [letter] = await lettersOf(flow);
@@ -260,7 +244,7 @@ test("S5 of an answer 64 KiB are read; one without an end is cut there, and its 
   await flow.send(bytes("x"));
   await ended(flow, 1);
   expect(flow.state().counters).toMatchObject({ acked: 1, dead: 0 });
-  await vi.waitUntil(() => target.parallel === 0); // Cut.
+  await until(() => target.parallel === 0); // Cut.
   expect(written).toBeLessThan(16 * 1024 ** 2); // What buffers of the system hold.
 });
 
@@ -278,7 +262,7 @@ test("S5 an answer that drips and never ends is cut at the time limit, and is no
   await flow.send(bytes("x"));
   await ended(flow, 1);
   expect(flow.state().counters).toMatchObject({ acked: 0, dead: 1 });
-  await vi.waitUntil(() => target.parallel === 0);
+  await until(() => target.parallel === 0);
 });
 
 test("an answer that breaks off before its end is none", async () => {
@@ -297,8 +281,7 @@ test("an answer that breaks off before its end is none", async () => {
 
 test("a kept connection that the target closed under a request costs no attempt", async () => {
   const served = new WeakMap<Socket, number>();
-  const server = createServer((socket) => {
-    socket.on("error", () => undefined);
+  const deliver = await rawTarget((socket) => {
     socket.on("data", () => {
       const before = served.get(socket) ?? 0;
       served.set(socket, before + 1);
@@ -307,18 +290,7 @@ test("a kept connection that the target closed under a request costs no attempt"
       else socket.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(() => void server.close());
-  const { port } = server.address() as AddressInfo;
-  const flow = await flowOf({
-    deliver: {
-      kind: "push",
-      url: `http://127.0.0.1:${port}/`,
-      allow: ["http", "loopback"],
-      ports: [port],
-    },
-    window: { fixed: 1 },
-  });
+  const flow = await flowOf({ deliver, window: { fixed: 1 } });
   const retried: unknown[] = [];
   flow.on("retrying", (event) => retried.push(event));
   for (let n = 0; n < 6; n++) await flow.send(bytes(String(n)));
@@ -349,24 +321,10 @@ const nonsense: Readonly<Record<string, string>> = {
 test.each(Object.entries(nonsense))(
   "G12 a target that answers with %s has failed, and no more",
   async (_name, answer) => {
-    const server = createServer((socket) => {
-      socket.on("error", () => undefined);
+    const deliver = await rawTarget((socket) => {
       socket.once("data", () => socket.end(answer));
     });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    onTestFinished(() => void server.close());
-    const { port } = server.address() as AddressInfo;
-    const flow = await flowOf({
-      deliver: {
-        kind: "push",
-        url: `http://127.0.0.1:${port}/`,
-        allow: ["http", "loopback"],
-        ports: [port],
-        timeout: "2s",
-        connectTimeout: "1s",
-      },
-      retry: { ...quick, attempts: 2 },
-    });
+    const flow = await flowOf({ deliver, retry: { ...quick, attempts: 2 } });
     const retried: string[] = [];
     flow.on("retrying", ({ error }) => retried.push(error));
     await flow.send(bytes("x"));
@@ -381,21 +339,13 @@ test.each(Object.entries(nonsense))(
 );
 
 test("provisional answers without end, a name that is never found: cut in time", async () => {
-  const server = createServer((socket) => {
-    const timer = setInterval(() => socket.write("HTTP/1.1 102 Processing\r\n\r\n"), 2);
-    socket.on("error", () => undefined).once("close", () => clearInterval(timer));
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(() => void server.close());
-  const { port } = server.address() as AddressInfo;
-  const deliver = {
-    kind: "push",
-    url: `http://127.0.0.1:${port}/`,
-    allow: ["http", "loopback"],
-    ports: [port],
-    timeout: "60ms",
-    connectTimeout: "40ms",
-  } as const;
+  const deliver = await rawTarget(
+    (socket) => {
+      const timer = setInterval(() => socket.write("HTTP/1.1 102 Processing\r\n\r\n"), 2);
+      socket.once("close", () => clearInterval(timer));
+    },
+    { timeout: "60ms", connectTimeout: "40ms" },
+  );
   const endless = await flowOf({ deliver, retry: { ...quick, attempts: 1 } });
   await endless.send(bytes("x"));
   await ended(endless, 1);
@@ -405,7 +355,7 @@ test("provisional answers without end, a name that is never found: cut in time",
   onTestFinished(() => spillway.close());
   const nameless = spillway.flow<Uint8Array>("nameless", {
     payload: "bytes",
-    deliver: { ...deliver, url: `http://nowhere.example.test:${port}/` },
+    deliver: { ...deliver, url: deliver.url.replace("127.0.0.1", "nowhere.example.test") },
     retry: { ...quick, attempts: 1 },
   });
   const pusher = new Pusher([nameless], { resolve: () => new Promise(() => undefined) });
@@ -425,12 +375,12 @@ test("a server that stops lets calls end, and leaves no connection behind", asyn
   const server = await openServer({ flows: { orders: target.deliver() } });
   const flow = server.spillway.flow<Uint8Array>("orders");
   await flow.send(bytes("x"));
-  await vi.waitUntil(() => release !== undefined);
+  await until(() => release !== undefined);
   const closed = server.close();
   release!();
   await closed;
   expect(flow.state().counters.acked).toBe(1);
-  await vi.waitUntil(async () => (await target.open()) === 0);
+  await until(async () => (await target.open()) === 0);
 });
 
 test("a server that stops while a target hangs cuts the call within its limit, and keeps the message", async () => {
@@ -438,8 +388,8 @@ test("a server that stops while a target hangs cuts the call within its limit, a
   const server = await openServer({ drain: "50ms", flows: { orders: target.deliver() } });
   const flow = server.spillway.flow<Uint8Array>("orders");
   await flow.send(bytes("x"));
-  await vi.waitUntil(() => target.parallel === 1);
+  await until(() => target.parallel === 1);
   await server.close();
-  await vi.waitUntil(() => target.parallel === 0);
+  await until(() => target.parallel === 0);
   expect(flow.state().counters).toMatchObject({ accepted: 1, acked: 0, dead: 0 });
 });

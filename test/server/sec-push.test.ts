@@ -11,7 +11,7 @@ import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import type { FlowOptions, PushOptions } from "../../src/config/index.ts";
 import { memory } from "../../src/engines/memory/index.ts";
 import { Addresses } from "../../src/server/push/addresses.ts";
@@ -19,7 +19,7 @@ import { Pusher } from "../../src/server/push/index.ts";
 import type { PoolDeps } from "../../src/server/push/pool.ts";
 import { openSpillway, SpillwayError } from "../../src/spillway.ts";
 import type { Flow } from "../../src/spillway.ts";
-import { PushTarget } from "../support/push-target.ts";
+import { PushTarget, until } from "../support/push-target.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
 const bytes = new TextEncoder().encode("x");
@@ -97,7 +97,7 @@ async function refusalOf(
   const told: string[] = [];
   flow.on("error", ({ code }) => told.push(code));
   await flow.send(bytes);
-  await vi.waitUntil(() => flow.state().counters.dead === 1);
+  await until(() => flow.state().counters.dead === 1);
   const [letter] = await Array.fromAsync(flow.deadLetters());
   expect(letter!.reason).toBe("attempts_exhausted: no answer: refused");
   expect(told).toEqual(["target_refused"]);
@@ -287,7 +287,7 @@ test("sec-5 a name that flips between calls is judged for every connection, and 
   );
   for (let n = 1; n <= 8; n++) {
     await flow.send(bytes);
-    await vi.waitUntil(() => flow.state().depth === 0);
+    await until(() => flow.state().depth === 0);
   }
   expect(flow.state().counters).toMatchObject({ acked: 4, dead: 4 });
   expect({ lookUps, got: target.got.length }).toEqual({ lookUps: 8, got: 4 });
@@ -314,7 +314,7 @@ test("sec-5 the same with a DNS server that flips its answers", async () => {
   );
   for (let n = 1; n <= 3; n++) {
     await flow.send(bytes);
-    await vi.waitUntil(() => flow.state().depth === 0);
+    await until(() => flow.state().depth === 0);
   }
   expect(flow.state().counters).toMatchObject({ acked: 1, dead: 2 });
   expect(target.got).toHaveLength(1);
@@ -343,7 +343,7 @@ test.each([301, 302, 303, 307, 308])(
     const deps = { resolve: async () => [publicHost] };
     const flow = await pushed({ ...rebinding, url, ports }, deps);
     await flow.send(bytes);
-    await vi.waitUntil(() => flow.state().counters.dead === 1);
+    await until(() => flow.state().counters.dead === 1);
     const [letter] = await Array.fromAsync(flow.deadLetters());
     expect(letter!.reason).toContain(`answered ${status}: redirects are not followed`);
     expect(canary.connections).toBe(0);
@@ -360,7 +360,7 @@ test("sec-5 a refusal is told once while it lasts, and burns no attempts once th
   const told: SpillwayError[] = [];
   flow.on("error", (error) => told.push(error));
   await flow.send(bytes);
-  await vi.waitUntil(() => flow.state().target.breaker.state === "open");
+  await until(() => flow.state().target.breaker.state === "open");
   expect(told.map(({ code }) => code)).toEqual(["target_refused"]);
   expect(JSON.stringify(told[0]!.details)).not.toContain("127.0.0.1");
   expect(flow.state().counters).toMatchObject({ acked: 0, dead: 0 });
@@ -442,7 +442,7 @@ test.skipIf(!hasOpenssl)(
         { resolve: async () => ["127.0.0.1"], ...(ca === undefined ? {} : { ca }) },
       );
       await flow.send(bytes);
-      await vi.waitUntil(() => flow.state().depth === 0);
+      await until(() => flow.state().depth === 0);
       const [letter] = await Array.fromAsync(flow.deadLetters());
       return letter?.reason ?? "acked";
     };

@@ -2,8 +2,9 @@
 import { createServer } from "node:http";
 import type { IncomingHttpHeaders, RequestListener, Server, ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
-import type { AddressInfo } from "node:net";
-import { onTestFinished } from "vitest";
+import { createServer as createTcpServer } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
+import { onTestFinished, vi } from "vitest";
 import type { FlowOptions, PushOptions } from "../../src/config/index.ts";
 
 export interface Got {
@@ -91,6 +92,35 @@ export class PushTarget {
     this.#server.closeAllConnections();
     await closed;
   }
+}
+
+/**
+ * A port of loopback that speaks no HTTP by itself. @param onSocket For each connection.
+ * @returns The contract's part that leads there.
+ */
+export async function rawTarget(
+  onSocket: (socket: Socket) => void,
+  options: Partial<PushOptions> = {},
+): Promise<PushOptions> {
+  const sockets = new Set<Socket>();
+  const server = createTcpServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => undefined);
+    onSocket(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  const url = `http://127.0.0.1:${port}/`;
+  return { kind: "push", url, allow: ["http", "loopback"], ports: [port], ...options };
+}
+
+/** Polls, for as long as a busy machine may need. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  await vi.waitUntil(condition, { timeout: 18_000, interval: 10 });
 }
 
 /** Of the bodies, in order of arrival. */

@@ -81,7 +81,7 @@ function fieldText(text: string, escapes = true): string {
 }
 
 /** One message of a batch. */
-interface Envelope {
+export interface Envelope {
   readonly id: string;
   readonly attempt: number;
   readonly acceptedAt: string;
