@@ -263,6 +263,23 @@ export class Flow<T = unknown> {
   }
 
   /**
+   * How many messages the target says that it takes in a second, beside the contract's `rate`; null: it
+   * says nothing any more.
+   * @throws {SpillwayError} option_invalid
+   */
+  publishRate(ratePerS: number | null): void {
+    if (ratePerS !== null && !(ratePerS > 0)) {
+      refuseOption("ratePerS", ratePerS, "a number above 0, or null"); // 0 would never be asked again.
+    }
+    this.#parts.target.publishRate(ratePerS);
+  }
+
+  /** The target says that nothing is to start for so long: 5 minutes at most. */
+  publishPause(retryAfterMs: number): void {
+    this.#parts.target.publishPause(retryAfterMs);
+  }
+
+  /**
    * Passes a delivery of this flow on to another: the ack here and the message there become durable
    * together. Waits for the other flow's credit, so that its pressure is felt here.
    * @throws {SpillwayError} As `send`: then the delivery is still to be settled, or has gone back untried

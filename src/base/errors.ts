@@ -72,6 +72,12 @@ export const catalogue = {
     http: 502,
     text: "The contract does not allow to push to this address.",
   },
+  webhook_invalid: {
+    retry: "never",
+    http: 401,
+    text: "The request is not signed as it must be.",
+  },
+  webhook_repeated: { retry: "never", http: 409, text: "This webhook was here before." },
   config_invalid: { retry: "never", http: 500, text: "The configuration is not valid." },
   listen_unsafe: {
     retry: "never",

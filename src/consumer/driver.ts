@@ -209,6 +209,18 @@ export class TargetDriver implements Settler {
     this.#schedule();
   }
 
+  /** How many calls the target says it takes in a second; null: it says so no more. */
+  publishRate(ratePerS: number | null): void {
+    this.#machine.publishedRate(ratePerS, this.#deps.clock.now());
+    this.#schedule();
+  }
+
+  /** When the target says to come back. */
+  publishPause(retryAfterMs: number): void {
+    this.#machine.publishedPause(retryAfterMs, this.#deps.clock.now());
+    this.#schedule();
+  }
+
   /** The breaker, to be kept over a restart. */
   saved(): SavedBreaker {
     return this.#machine.saved();

@@ -254,6 +254,40 @@ test("T1 a window that shrinks takes unspent credit back", () => {
   expect(world.credit(queue)).toBe(1);
 });
 
+test("T1 what the target says of its rate, its capacity and its return bounds the credit, and outlives a change", () => {
+  const world = new World({ window: fixed(10), rate: { perSecond: 1000, burst: 20 } }, 1);
+  const [queue] = world.queues as [Queue];
+  queue.backlog = 100;
+  const runningAfter = (ms: number): number => {
+    world.nowMs += ms;
+    settleDown(world);
+    return world.runs.length;
+  };
+  const endAll = (): void => {
+    while (world.runs.length > 0) world.end(0, { kind: "ack" });
+  };
+  world.machine.published(4);
+  expect(runningAfter(1)).toBe(4);
+  world.machine.change({ window: fixed(20) }, world.nowMs);
+  endAll();
+  expect(runningAfter(1)).toBe(4);
+  world.machine.published(null);
+  endAll();
+  expect(runningAfter(1)).toBeGreaterThan(10);
+  world.machine.publishedRate(2, world.nowMs);
+  world.machine.change({ window: fixed(20) }, world.nowMs);
+  endAll();
+  expect(runningAfter(1000)).toBe(1); // A burst of one.
+  endAll();
+  expect(runningAfter(100)).toBe(0);
+  expect(runningAfter(500)).toBe(1);
+  world.machine.publishedRate(null, world.nowMs);
+  world.machine.publishedPause(5000, world.nowMs);
+  endAll();
+  expect(runningAfter(4900)).toBe(0);
+  expect(runningAfter(1000)).toBeGreaterThan(1);
+});
+
 test("T2 what comes without live credit goes back untried, and is not run", () => {
   const world = new World({ window: fixed(2) }, 1);
   const [queue] = world.queues as [Queue];

@@ -17,6 +17,7 @@ import type {
   Breaker,
   Drain,
   Overload,
+  OverloadOptions,
   OverloadView,
   SavedBreaker,
   Tag,
@@ -110,7 +111,7 @@ export class TargetMachine {
     this.#options = options;
     this.#window = window.init(options.window, nowMs);
     const { seed, name } = options;
-    this.#overload = overloadOf(options);
+    this.#overload = overload.init(overloadOptions(options));
     this.#breaker = breaker.init({ seed, target: name }, nowMs, saved);
     this.#issuer = issuer.init(
       { firstEpoch: 1, ttlMs: options.creditLeaseMs, toeMessages: 0, toeBytes: 0 },
@@ -120,13 +121,15 @@ export class TargetMachine {
     this.#okAtMs = nowMs;
   }
 
-  /** New limits; what was learnt of the window is learnt again. */
+  /** New limits; what was learnt is learnt again, what the target says of itself stays. */
   change(options: Pick<TargetOptions, "window" | "rate">, nowMs: number): void {
     const { rate: _before, ...rest } = this.#options;
     const { window: limits, rate } = options;
     this.#options = { ...rest, window: limits, ...(rate === undefined ? {} : { rate }) };
+    const { published } = this.#window;
     this.#window = window.init(options.window, nowMs);
-    this.#overload = overloadOf(this.#options);
+    if (published < Infinity) window.publish(this.#window, published);
+    this.#overload = overload.changed(this.#overload, nowMs, overloadOptions(this.#options));
     for (const run of this.#runs) run.tag = 0; // Evidence of the window before.
   }
 
@@ -269,9 +272,19 @@ export class TargetMachine {
     this.#effects.push({ kind: "frame", queue: run.queue, frame });
   }
 
-  /** What the target says of itself: how much it takes, and when to come back. */
+  /** The target says how much it takes at once; null: it says so no more. */
   published(limit: number | null): void {
     window.publish(this.#window, limit);
+  }
+
+  /** The target says how many calls it takes in a second; null: it says so no more. */
+  publishedRate(ratePerS: number | null, nowMs: number): void {
+    overload.setCap(this.#overload, nowMs, ratePerS);
+  }
+
+  /** The target says when to come back. */
+  publishedPause(retryAfterMs: number, nowMs: number): void {
+    overload.pauseUntil(this.#overload, nowMs, retryAfterMs);
   }
 
   #learn(run: Run, verdict: Verdict, nowMs: number): FrameVerdict {
@@ -528,12 +541,12 @@ export class TargetMachine {
   }
 }
 
-function overloadOf({ rate, seed }: TargetOptions): Overload {
-  return overload.init({
+function overloadOptions({ rate, seed }: TargetOptions): OverloadOptions {
+  return {
     seed,
     ...(rate === undefined ? {} : { ratePerS: rate.perSecond }),
     ...(rate?.burst === undefined ? {} : { burst: rate.burst }),
-  });
+  };
 }
 
 /** The run that an answer is about: on a slow link an earlier attempt's may come after a later settle. */

@@ -175,6 +175,22 @@ test("RateLimit-Policy sets the cap outright, and takes it back", () => {
   expect(overload.view(o)).toMatchObject({ ratePerS: 500, because: "contract" });
 });
 
+test("another contract forgets what was learnt, and keeps what the target says: its rate and its pause", () => {
+  const o = overload.init({ seed: 1, ratePerS: 500 });
+  settle(o, 0, 1_000, 1_000, 90);
+  expect(overload.view(o).because).toBe("overload");
+  const unlearnt = overload.changed(o, 1_000, { seed: 1, ratePerS: 300 });
+  expect(overload.view(unlearnt)).toMatchObject({ ratePerS: 300, because: "contract" });
+  overload.setCap(o, 1_000, 200);
+  overload.pauseUntil(o, 1_000, 10_000);
+  const next = overload.changed(o, 2_000, { seed: 1, ratePerS: 900, burst: 30 });
+  overload.check(next);
+  expect(overload.view(next)).toMatchObject({ ratePerS: 200, because: "policy" });
+  expect(next.tokens).toBeLessThanOrEqual(4); // The burst of 200/s, not that of the contract.
+  expect(overload.readyAtMs(next, 2_000, 1)).toBe(overload.readyAtMs(o, 2_000, 1));
+  expect(overload.readyAtMs(next, 2_000, 1)).toBeGreaterThanOrEqual(11_000);
+});
+
 test("what readyAtMs promises holds when the time has come: no wait re-arms itself", () => {
   const random = sequence(5);
   const o = overload.init({ seed: 1, ratePerS: 73_123 });

@@ -92,6 +92,18 @@ export function init(options: OverloadOptions): Overload {
   return o;
 }
 
+/**
+ * Another contracted rate. What overload answers taught is learnt again; what the target itself has
+ * said, its rate and its pause, is still so.
+ * @throws {SpillwayError} option_invalid
+ */
+export function changed(o: Overload, nowMs: number, options: OverloadOptions): Overload {
+  const { pauseAskedAtMs, pausedUntilMs, pauses } = o;
+  const next: Overload = { ...init(options), pauseAskedAtMs, pausedUntilMs, pauses };
+  if (o.policyPerS < Infinity) setCap(next, nowMs, o.policyPerS);
+  return next;
+}
+
 /** A call that reached the target ended: with an overload answer, or otherwise, well or badly. */
 export function settled(o: Overload, nowMs: number, overload: boolean): void {
   const idle = nowMs - o.settledAtMs > IDLE_MS;

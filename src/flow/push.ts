@@ -57,10 +57,10 @@ export const push: z.ZodType<GivenPush> = fields.section({
   secret: secrets.optional(),
   headers: fields
     .texts({
-      name: /^(?!(host|content-length|transfer-encoding|connection|webhook-.*|spillway-.*)$)[a-z0-9!#$%&'*+.^_`|~-]{1,128}$/i,
+      name: /^(?!(host|content-length|transfer-encoding|connection|keep-alive|expect|te|trailer|upgrade|webhook-.*|spillway-.*)$)[a-z0-9!#$%&'*+.^_`|~-]{1,128}$/i,
       text: /^[\t\x20-\x7e\x80-\xff]{0,4096}$/,
       allowed:
-        "an object of header fields; host, length, webhook-* and spillway-* are Spillway's own",
+        "an object of header fields; host, length, those of the connection, webhook-* and spillway-* are Spillway's own",
       description: "Sent with every request.",
     })
     .optional(),

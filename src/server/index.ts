@@ -1,3 +1,5 @@
 /** server: the flows of a configuration, reached over HTTP and WebSocket, pushed to their targets. */
 export { Server } from "./server.ts";
 export type { Reloaded } from "./reload.ts";
+export { verifyWebhook, WebhookMemory } from "./webhooks.ts";
+export type { Webhook, WebhookRequest } from "./webhooks.ts";

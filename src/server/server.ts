@@ -14,6 +14,7 @@ import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
 import { addMessages } from "./messages.ts";
+import { Pusher } from "./push/index.ts";
 import { reload } from "./reload.ts";
 import type { Reloadable, Reloaded } from "./reload.ts";
 import { Sockets } from "./socket/index.ts";
@@ -25,6 +26,7 @@ interface Parts {
   readonly spillway: Spillway;
   readonly app: FastifyInstance;
   readonly sockets: Sockets;
+  readonly pusher: Pusher;
   readonly running: Reloadable;
 }
 
@@ -50,6 +52,8 @@ export class Server implements AsyncDisposable {
     for (const [name, options] of Object.entries(config.flows)) {
       flows.set(name, flowOf(name, options));
     }
+    const pusher = opening.use(new Pusher());
+    for (const flow of flows.values()) pusher.add(flow);
     const context: Context = {
       config,
       spillway,
@@ -70,15 +74,18 @@ export class Server implements AsyncDisposable {
     await app.listen({ host, port }).catch((error: unknown) => {
       throw listenError(error, config);
     });
+    pusher.start();
     opening.move(); // From here the server closes them.
     const openFlow = async (name: string, options: FlowOptions): Promise<Flow<Uint8Array>> => {
       const flow = flowOf(name, options);
       await flow.opened();
+      pusher.add(flow);
       flows.set(name, flow);
       return flow;
     };
-    const running = { config, flows, openFlow, prepares: [] };
-    return new Server({ spillway, app, sockets, running });
+    const prepares = [async () => pusher.prepare()];
+    const running = { config, flows, openFlow, prepares };
+    return new Server({ spillway, app, sockets, pusher, running });
   }
 
   private constructor(parts: Parts) {
@@ -113,7 +120,8 @@ export class Server implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    const { app, sockets } = this.#parts;
+    const { app, sockets, pusher } = this.#parts;
+    using _pusher = pusher; // Its calls end while the flows drain.
     sockets.drain();
     const answered = app.close(); // Nobody connects any more; what was asked is answered.
     await this.spillway.close(); // It ends the waits of those that wait for an answer.
