@@ -26,7 +26,10 @@ const [openObject, closeObject, openList, closeList] = [0x7b, 0x7d, 0x5b, 0x5d];
  * @param opaque Names of members of the outermost object that are not parsed; at most one may be there.
  * @throws {SpillwayError} request_invalid, with the place in bytes
  */
-export function scanJson(bytes: Uint8Array, opaque: readonly string[] = []): OpaqueSpan | undefined {
+export function scanJson(
+  bytes: Uint8Array,
+  opaque: readonly string[] = [],
+): OpaqueSpan | undefined {
   if (!isUtf8(bytes)) refuse("bytes that are not UTF-8", "JSON in UTF-8", 0);
   let at = skipSpace(bytes, 0);
   let depth = 0;

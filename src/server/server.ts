@@ -13,6 +13,7 @@ import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
 import { addMessages } from "./messages.ts";
+import { addOpenApi } from "./openapi.ts";
 
 export class Server implements AsyncDisposable {
   readonly spillway: Spillway;
@@ -46,6 +47,7 @@ export class Server implements AsyncDisposable {
     };
     const app = createApp(context);
     opening.defer(() => app.close());
+    addOpenApi(app);
     addMessages(app, context);
     for (const flow of flows.values()) await flow.opened();
     const { host, port } = config.listen;
