@@ -77,7 +77,8 @@ export function createApp(context: Context): FastifyInstance {
       connectionsCheckingInterval: 5000,
     },
     routerOptions: { maxParamLength: 512 },
-    frameworkErrors: (error, request, reply) => answerProblem(request, reply, knownError(error)),
+    frameworkErrors: (error, request, reply) =>
+      void answerProblem(request, reply, knownError(error)),
   });
   app.server.maxHeadersCount = headersMax;
   app.server.maxConnections = limits.connections;

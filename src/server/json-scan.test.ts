@@ -11,7 +11,7 @@ function passes(bytes: Uint8Array): boolean {
     scanJson(bytes);
     return true;
   } catch (error) {
-    expect(isSpillwayError(error, "request_invalid")).toBe(true);
+    if (!isSpillwayError(error, "request_invalid")) throw error;
     return false;
   }
 }
@@ -37,7 +37,7 @@ test("J1 takes what JSON.parse takes, and nothing else", () => {
       ]) {
         // Lone surrogates do not survive the way to bytes.
         const text = Buffer.from(other).toString();
-        expect(passes(bytesOf(text)), text).toBe(parses(text));
+        expect([text, passes(bytesOf(text))]).toEqual([text, parses(text)]);
       }
     }),
     { numRuns: 1000 },
@@ -104,8 +104,9 @@ test("J2 finds the span of an opaque member, whose keys do not count", () => {
   }
 });
 
-test("J2 refuses two opaque members, and a name that an escape hides", () => {
-  expect(() => scanJson(bytesOf('{"data":1,"data_base64":""}'), ["data", "data_base64"])).toThrow();
-  expect(() => scanJson(bytesOf('{"data":1,"data":2}'), ["data"])).toThrow();
-  expect(() => scanJson(bytesOf('{"d\\u0061ta":1}'), ["data"])).toThrow();
-});
+test.each(['{"data":1,"data_base64":""}', '{"data":1,"data":2}', '{"d\\u0061ta":1}'])(
+  "J2 refuses two opaque members, and a name that an escape hides: %s",
+  (text) => {
+    expect(() => scanJson(bytesOf(text), ["data", "data_base64"])).toThrow("not valid");
+  },
+);

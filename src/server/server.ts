@@ -12,6 +12,7 @@ import type { Flow, Spillway } from "../spillway.ts";
 import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
+import { addBatch } from "./batch.ts";
 import { addMessages } from "./messages.ts";
 import { addOpenApi } from "./openapi.ts";
 
@@ -49,6 +50,7 @@ export class Server implements AsyncDisposable {
     opening.defer(() => app.close());
     addOpenApi(app);
     addMessages(app, context);
+    addBatch(app, context);
     for (const flow of flows.values()) await flow.opened();
     const { host, port } = config.listen;
     await app.listen({ host, port }).catch((error: unknown) => {

@@ -103,9 +103,7 @@ export function documented(call: Call): FastifySchema {
     "4XX": answerOf("It was refused.", problem, "application/problem+json"),
     "5XX": answerOf("It failed.", problem, "application/problem+json"),
   };
-  for (const [status, { description, shape, type = "application/json" }] of Object.entries(
-    answers,
-  )) {
+  for (const [status, { description, shape, type }] of Object.entries(answers)) {
     response[status] = answerOf(description, shape, type);
   }
   return {
@@ -131,13 +129,13 @@ export function documented(call: Call): FastifySchema {
     }),
     ...(body !== undefined && { body: bodyOf(body) }),
     response,
-  } as FastifySchema;
+  };
 }
 
-function answerOf(description: string, shape: z.ZodType | undefined, type: string): Json {
-  if (shape === undefined && type === "application/json") return { type: "null", description };
-  const schema = shape === undefined ? { type: "string" } : jsonOf(shape, "output");
-  return { description, content: { [type]: { schema } } };
+function answerOf(description: string, shape?: z.ZodType, type?: string): Json {
+  if (shape === undefined && type === undefined) return { type: "null", description };
+  const schema = shape === undefined ? {} : jsonOf(shape, "output");
+  return { description, content: { [type ?? "application/json"]: { schema } } };
 }
 
 function bodyOf(body: NonNullable<Call["body"]>): Json {
