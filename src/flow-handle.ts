@@ -14,8 +14,8 @@ import type { Delivery } from "./consumer/index.ts";
 import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
 import type { EngineProfile, ShelfEntry } from "./engines/index.ts";
 import { changePolicy, Ids, parseId, warningsOf } from "./flow/index.ts";
-import type { Contract, PolicyPatch, Validator, Warning } from "./flow/index.ts";
-import { draftOf, encode } from "./producer/index.ts";
+import type { Contract, MessageClass, PolicyPatch, Validator, Warning } from "./flow/index.ts";
+import { draftOf, encode, readHeaders } from "./producer/index.ts";
 import type { MessageOptions, ProducerDriver, Refused, Route, Sent } from "./producer/index.ts";
 import type { Draft } from "./protocol/index.ts";
 import type { QueueDriver, QueueFact, QueueView, Reason, Writes } from "./queue/index.ts";
@@ -56,7 +56,35 @@ export interface DeadLetter {
   readonly group?: string;
   readonly error?: string;
   readonly shelvedAt: Date;
+  readonly headers: Readonly<Record<string, string>>;
   readonly payload: Uint8Array;
+}
+
+/** A message as the store has it. */
+export interface MessageView {
+  readonly id: string;
+  /** "pending", or where it ended. */
+  readonly state: "pending" | "dead" | "discarded" | "acked";
+  readonly why: Reason;
+  /** Absent once it is acked, or before it is durable: then nothing else is known. */
+  readonly stored?: {
+    readonly class: MessageClass;
+    readonly key?: string;
+    readonly group?: string;
+    /** Started so far, and in how many of them a process died. */
+    readonly attempts: number;
+    readonly crashes: number;
+    readonly acceptedAt: Date;
+    readonly dueAt?: Date;
+    readonly deadline?: Date;
+    /** Of the latest attempt that failed. */
+    readonly error?: string;
+    readonly shelvedAt?: Date;
+    readonly reason?: string;
+    readonly headers: Readonly<Record<string, string>>;
+    /** Empty of a discarded message. */
+    readonly payload: Uint8Array;
+  };
 }
 
 /** Events of a flow; `accepted`, `acked` and `released` are told only while somebody listens. */
@@ -456,6 +484,42 @@ export class Flow<T = unknown> {
     throw new SpillwayError("not_found", { id, flow: this.name });
   }
 
+  /**
+   * Where a message is and why it waits, with what the store knows of it.
+   * @throws {SpillwayError} not_found
+   */
+  async look(id: string): Promise<MessageView> {
+    const why = await this.why(id);
+    const { partition, seq } = parseId(id)!;
+    const looked = await this.#parts.queue.shelves.look(partition, seq);
+    if (looked === undefined) {
+      return { id, state: why.reason === "acked" ? "acked" : "pending", why };
+    }
+    const { shelf, message } = looked;
+    const { key, group, attempts, crashes, dueAtMs, deadlineAtMs, error, payload } = message;
+    return {
+      id,
+      state: shelf,
+      why,
+      stored: {
+        class: message.class,
+        ...(key === undefined ? {} : { key }),
+        ...(group === undefined ? {} : { group }),
+        attempts,
+        crashes,
+        acceptedAt: new Date(message.acceptedAtMs),
+        ...(dueAtMs === undefined ? {} : { dueAt: new Date(dueAtMs) }),
+        ...(deadlineAtMs === undefined ? {} : { deadline: new Date(deadlineAtMs) }),
+        ...(error === undefined ? {} : { error }),
+        ...(looked.shelf === "pending"
+          ? {}
+          : { shelvedAt: new Date(looked.message.shelvedAtMs), reason: looked.message.reason }),
+        headers: readHeaders(message.headers),
+        payload,
+      },
+    };
+  }
+
   // Operating.
 
   /** Nothing is handed out any more; messages are still taken in. @param partition Absent: the flow. */
@@ -550,10 +614,17 @@ export class Flow<T = unknown> {
     return this.#contract;
   }
 
-  /** Dead letters of all partitions, oldest first in each. */
-  async *deadLetters(): AsyncGenerator<DeadLetter, void> {
-    for (let partition = 0; partition < this.#contract.partitions; partition++) {
-      let afterSeq = 0;
+  /**
+   * Dead letters of all partitions, oldest first in each.
+   * @param options.after Only those behind this id in that order.
+   * @throws {SpillwayError} not_found: `after` is no id of this flow.
+   */
+  async *deadLetters(options: { readonly after?: string } = {}): AsyncGenerator<DeadLetter, void> {
+    checkOptions(options);
+    const { after } = options;
+    const [[from, fromSeq] = [0, [0]]] = after === undefined ? [] : this.#seqs([after]);
+    for (let partition = from; partition < this.#contract.partitions; partition++) {
+      let afterSeq = partition === from ? fromSeq[0]! : 0;
       for (;;) {
         const page = await this.#parts.queue.shelves.list("dead", {
           partition,
@@ -568,7 +639,7 @@ export class Flow<T = unknown> {
   }
 
   #letter(partition: number, entry: ShelfEntry): DeadLetter {
-    const { seq, reason, attempts, key, group, error, shelvedAtMs, payload } = entry;
+    const { seq, reason, attempts, key, group, error, shelvedAtMs, headers, payload } = entry;
     return {
       id: this.#ids.of(partition, seq),
       reason,
@@ -577,6 +648,7 @@ export class Flow<T = unknown> {
       ...(group === undefined ? {} : { group }),
       ...(error === undefined ? {} : { error }),
       shelvedAt: new Date(shelvedAtMs),
+      headers: readHeaders(headers),
       payload,
     };
   }

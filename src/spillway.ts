@@ -409,6 +409,7 @@ export type {
   FlowEvents,
   FlowState,
   MessageOptions,
+  MessageView,
   Receipt,
   Refusal,
   SendOptions,

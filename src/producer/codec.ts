@@ -28,6 +28,7 @@ export interface MessageOptions {
 const none = new Uint8Array(0);
 const anywhere: Route = {};
 const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 const textMax = 1024;
 
 /** @throws {SpillwayError} message_unencodable */
@@ -113,6 +114,12 @@ function headersOf(headers: Readonly<Record<string, string>>): Uint8Array {
     refuseOption("headers", typeof headers, "an object of texts");
   }
   return encoder.encode(JSON.stringify(headers));
+}
+
+/** The headers that were stored, as they were given. */
+export function readHeaders(headers: Uint8Array): Readonly<Record<string, string>> {
+  if (headers.length === 0) return {};
+  return JSON.parse(decoder.decode(headers)) as Readonly<Record<string, string>>;
 }
 
 function checkText(option: string, text: string | undefined): void {
