@@ -2,6 +2,7 @@
  * The HTTP face: Fastify with the limits of the configuration, access checked before anything is read,
  * and every error as a problem.
  */
+import { setMaxListeners } from "node:events";
 import { fastify, LogController } from "fastify";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { SpillwayError } from "../base/index.ts";
@@ -127,6 +128,7 @@ export function createApp(context: Context): FastifyInstance {
 /** What waits is told at once; what does not end in time is cut off. */
 function closeInTime(app: FastifyInstance, drainMs: number): void {
   const closing = new AbortController();
+  setMaxListeners(0, closing.signal); // Everyone who waits listens.
   app.decorate("closing", closing.signal);
   let cut: NodeJS.Timeout | undefined;
   app.addHook("preClose", (done) => {

@@ -13,8 +13,14 @@ import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
 import { addBatch } from "./batch.ts";
+import { addControls } from "./controls.ts";
+import { addDeadLetters } from "./dead-letters.ts";
+import { addEvents } from "./events.ts";
+import { addHealth } from "./health.ts";
 import { addMessages } from "./messages.ts";
 import { addOpenApi } from "./openapi.ts";
+import { addPull } from "./pull.ts";
+import { addState } from "./state.ts";
 
 export class Server implements AsyncDisposable {
   readonly spillway: Spillway;
@@ -51,6 +57,12 @@ export class Server implements AsyncDisposable {
     addOpenApi(app);
     addMessages(app, context);
     addBatch(app, context);
+    addPull(app, context);
+    addState(app, context);
+    addDeadLetters(app, context);
+    addControls(app, context);
+    addEvents(app, context);
+    addHealth(app, context);
     for (const flow of flows.values()) await flow.opened();
     const { host, port } = config.listen;
     await app.listen({ host, port }).catch((error: unknown) => {
