@@ -89,12 +89,11 @@ export function isUnread({ complete, headers }: IncomingMessage): boolean {
  * reset, and the client never sees why. Whoever has more than that is cut off.
  */
 export function passOver(raw: IncomingMessage): void {
-  const { socket } = raw;
   let left = passedOverBytesMax;
-  const cut = setTimeout(() => socket.destroy(), passedOverMs);
+  const cut = setTimeout(() => raw.destroy(), passedOverMs);
   raw.on("data", (chunk: Buffer) => {
     left -= chunk.length;
-    if (left < 0) socket.destroy();
+    if (left < 0) raw.destroy();
   });
   raw.once("close", () => clearTimeout(cut));
   raw.once("end", () => clearTimeout(cut));

@@ -43,7 +43,10 @@ export async function call(
     status: response.status,
     headers: response.headers,
     text,
-    json: isJson && !text.includes("\n") ? (JSON.parse(text) as Record<string, unknown>) : {},
+    json:
+      isJson && text !== "" && !text.includes("\n")
+        ? (JSON.parse(text) as Record<string, unknown>)
+        : {},
   };
 }
 
