@@ -32,7 +32,7 @@ export interface Audit {
 
 export interface AuditEntry {
   readonly principal: string;
-  /** "pause", "policy.change", "dead-letters.redrive" and so on. */
+  /** "flow.pause", "flow.policy", "dead-letters.redrive" and so on. */
   readonly action: string;
   readonly flow?: string;
   readonly partition?: number;
@@ -46,8 +46,11 @@ declare module "fastify" {
   interface FastifyContextConfig {
     /** What the caller must be allowed; "public": nothing. Every route says it. */
     verb?: Verb | "public";
-    /** The flow that a call concerns, where its address does not say it as `:flow`. */
-    flowOf?: (params: never) => string | undefined;
+    /**
+     * "object": the handler checks each object with `request.principal.allows`, for the address names no
+     * flow.
+     */
+    checks?: "object";
   }
   interface FastifyRequest {
     principal: Principal;
@@ -144,21 +147,19 @@ function closeInTime(app: FastifyInstance, drainMs: number): void {
 
 /** S3: who it is, whether they may, and how much they have used, before a byte of the body is read. */
 function admit({ access }: Context, request: FastifyRequest): void {
-  const { verb, flowOf } = request.routeOptions.config;
+  const { verb, checks } = request.routeOptions.config;
   if (verb === undefined || verb === "public") return; // Undefined: no such route.
   const principal = access.principalOf(request.raw);
-  const flow =
-    flowOf === undefined
-      ? (request.params as { readonly flow?: string }).flow
-      : flowOf(request.params as never);
-  if (!principal.allows(verb, flow)) {
-    throw new SpillwayError("forbidden", {
-      needed: verb,
-      ...(flow === undefined ? {} : { flow }),
-    });
-  }
+  const { flow } = request.params as { readonly flow?: string };
+  if (checks !== "object") demand(principal, verb, flow);
   request.principal = principal;
   access.charge(principal, Number(request.headers["content-length"] ?? 0));
+}
+
+/** @throws {SpillwayError} forbidden */
+export function demand(principal: Principal, needed: Verb, flow: string | undefined): void {
+  if (principal.allows(needed, flow)) return;
+  throw new SpillwayError("forbidden", { needed, ...(flow === undefined ? {} : { flow }) });
 }
 
 function answerProblem(

@@ -31,7 +31,7 @@ export function cloudEventFields(
   headers: IncomingHttpHeaders,
   kept: Record<string, string>,
 ): Pick<MessageOptions, "key" | "idempotencyKey"> {
-  const attributes: Record<string, string> = {};
+  const attributes: Record<string, string> = Object.create(null);
   for (const [name, value] of Object.entries(headers)) {
     if (!name.startsWith("ce-") || typeof value !== "string") continue;
     kept[name] = value;

@@ -70,7 +70,7 @@ function addAction(scope: FastifyInstance, context: Context, path: string, name:
       await action.run(flow, partition);
       const after = controlsOf(flow, partition);
       await recordOf(context, request, {
-        action: name,
+        action: `flow.${name}`,
         flow: flow.name,
         ...(partition === undefined ? {} : { partition }),
         before,
@@ -97,7 +97,7 @@ function addDrain(scope: FastifyInstance, context: Context, path: string): void 
       const before = controlsOf(flow, partition);
       await flow.closeIntake(partition);
       await recordOf(context, request, {
-        action: "drain",
+        action: "flow.drain",
         flow: flow.name,
         ...(partition === undefined ? {} : { partition }),
         before,
@@ -179,7 +179,7 @@ function addPolicy(scope: FastifyInstance, context: Context): void {
       const patch = parsedBody(patchShape, request.body);
       const before = shownContract(flow.contract);
       const after = shownContract(flow.change(patch));
-      await recordOf(context, request, { action: "policy.change", flow: flow.name, before, after });
+      await recordOf(context, request, { action: "flow.policy", flow: flow.name, before, after });
       return { contract: after, warnings: flow.warnings };
     },
   );

@@ -11,6 +11,7 @@ import { SpillwayError } from "../base/index.ts";
 import { fields } from "../flow/index.ts";
 import type { Flow, FlowEvents } from "../spillway.ts";
 import type { Principal } from "./access.ts";
+import { demand } from "./app.ts";
 import type { Context } from "./app.ts";
 import { documented, freeText, parsed } from "./shapes.ts";
 import { summaryOf } from "./state.ts";
@@ -50,10 +51,13 @@ export function addEvents(app: FastifyInstance, context: Context): void {
   app.register((scope, _options, registered) => {
     scope.get(
       "/v1/events",
-      { config: { verb: "observe" }, exposeHeadRoute: false, schema: eventsCall },
+      { config: { verb: "observe", checks: "object" }, exposeHeadRoute: false, schema: eventsCall },
       (request, reply) => {
         const { flow } = parsed(query, request.query);
-        if (flow !== undefined) checkFlow(context, request.principal, flow);
+        if (flow !== undefined) {
+          demand(request.principal, "observe", flow);
+          context.flow(flow);
+        }
         reply.hijack();
         reply.raw.writeHead(200, {
           "content-type": "text/event-stream",
@@ -65,13 +69,6 @@ export function addEvents(app: FastifyInstance, context: Context): void {
     );
     registered();
   });
-}
-
-function checkFlow(context: Context, principal: Principal, flow: string): void {
-  if (!principal.allows("observe", flow)) {
-    throw new SpillwayError("forbidden", { needed: "observe", flow });
-  }
-  context.flow(flow);
 }
 
 class Hub {

@@ -9,8 +9,8 @@
 import { isUtf8 } from "node:buffer";
 import { SpillwayError } from "../base/index.ts";
 
-export const depthMax = 32;
-export const keysMax = 1000;
+const depthMax = 32;
+const keysMax = 1000;
 
 /** Where the value of the opaque member stands, in bytes. */
 export interface OpaqueSpan {

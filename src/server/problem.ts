@@ -47,7 +47,11 @@ const clientCodes: Readonly<Record<string, ErrorCode>> = {
 
 /** A request that cannot be read: its connection ends with a problem, too. */
 export function answerClientError(error: ConnectionError, socket: Socket): void {
-  if (error.code === "ECONNRESET" || socket.destroyed || !socket.writable) {
+  // An answer that has begun cannot be taken back: it ends here.
+  const { _httpMessage: answering } = socket as {
+    _httpMessage?: { readonly headersSent: boolean } | null;
+  };
+  if (error.code === "ECONNRESET" || !socket.writable || answering?.headersSent === true) {
     socket.destroy();
     return;
   }

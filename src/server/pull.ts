@@ -8,6 +8,7 @@ import { z } from "zod";
 import { isSpillwayError, SpillwayError } from "../base/index.ts";
 import { fields } from "../flow/index.ts";
 import type { Delivery, Flow } from "../spillway.ts";
+import { demand } from "./app.ts";
 import type { Context } from "./app.ts";
 import { Deliveries, parseDeliveryId } from "./deliveries.ts";
 import { documented, freeText, parsed, parsedBody } from "./shapes.ts";
@@ -155,12 +156,13 @@ function addSettleRoutes(scope: FastifyInstance, deliveries: Deliveries): void {
     scope.post<{ Params: { delivery: string } }>(
       `/v1/deliveries/:delivery(^[A-Za-z0-9._-]+)::${verb}`,
       {
-        // The check is on the flow of the delivery (S2).
-        config: {
-          verb: "consume",
-          flowOf: ({ delivery }: { delivery: string }) => parseDeliveryId(delivery)?.flow ?? "",
-        },
+        config: { verb: "consume", checks: "object" },
         schema: settleCalls[verb],
+        // On the flow that the delivery is of (S2), before the body is read.
+        onRequest: ({ params: { delivery }, principal }, _reply, done) => {
+          demand(principal, "consume", parseDeliveryId(delivery)?.flow ?? "");
+          done();
+        },
       },
       async (request, reply) => {
         await settle(deliveries, request.params.delivery, verb, request.body);

@@ -58,9 +58,8 @@ function jsonOf(shape: z.ZodType, io: "input" | "output"): Json {
   return json;
 }
 
-export const flowParam = "Name of a flow.";
 const params: Readonly<Record<string, Json>> = {
-  flow: { type: "string", pattern: "^[A-Za-z0-9._-]{1,128}$", description: flowParam },
+  flow: { type: "string", pattern: "^[A-Za-z0-9._-]{1,128}$", description: "Name of a flow." },
   partition: { type: "integer", minimum: 0, description: "Number of a partition, from 0." },
   seq: { type: "integer", minimum: 1, description: "Position in the partition, from 1." },
   message: { type: "string", description: 'Id of a message, "flow/partition/seq", URL-encoded.' },

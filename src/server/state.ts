@@ -3,7 +3,7 @@ import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { SpillwayError } from "../base/index.ts";
 import { formatId } from "../flow/index.ts";
-import type { Contract, Flow, FlowState, MessageView } from "../spillway.ts";
+import type { Contract, Flow, MessageView } from "../spillway.ts";
 import type { Context } from "./app.ts";
 import { payloadText } from "./pull.ts";
 import { documented } from "./shapes.ts";
@@ -22,18 +22,22 @@ export function addState(app: FastifyInstance, context: Context): void {
 }
 
 function addFlows(scope: FastifyInstance, context: Context): void {
-  scope.get("/v1/flows", { config: { verb: "observe" }, schema: flowsCall }, ({ principal }) => ({
-    flows: [...context.flows.values()]
-      .filter(({ name }) => principal.allows("observe", name))
-      .map((flow) => summaryOf(flow)),
-  }));
+  scope.get(
+    "/v1/flows",
+    { config: { verb: "observe", checks: "object" }, schema: flowsCall },
+    ({ principal }) => ({
+      flows: [...context.flows.values()]
+        .filter(({ name }) => principal.allows("observe", name))
+        .map((flow) => summaryOf(flow)),
+    }),
+  );
   scope.get<{ Params: Params }>(
     flowPath,
     { config: { verb: "observe" }, schema: flowCall },
     ({ params }) => {
       const flow = context.flow(params.flow);
       const { warnings } = flow;
-      return { ...stateOf(flow), contract: shownContract(flow.contract), warnings };
+      return { ...flow.state(), contract: shownContract(flow.contract), warnings };
     },
   );
   scope.get<{ Params: Params }>(
@@ -80,10 +84,6 @@ export function summaryOf(flow: Flow<Uint8Array>): object {
     window: target.window,
     breaker: target.breaker,
   };
-}
-
-function stateOf(flow: Flow<Uint8Array>): FlowState {
-  return flow.state();
 }
 
 /** Without what could be a secret: values of header fields, and the query of an address. */
@@ -185,7 +185,7 @@ const summaryShape = z.looseObject({
   blockedSends: z.int(),
 });
 
-export const flowShape: z.ZodType = z.looseObject({
+const flowShape: z.ZodType = z.looseObject({
   ...common,
   partitions: z.array(partitionShape),
   producer: z.object({ credits: z.number(), waiting: z.int(), blocked: z.boolean() }),

@@ -67,12 +67,12 @@ test("S12 every action of an operator leaves exactly one entry", async () => {
     });
   }
   expect(entries.map(({ action }) => action)).toEqual([
-    "pause",
-    "resume",
-    "close-intake",
-    "open-intake",
-    "drain",
-    "policy.change",
+    "flow.pause",
+    "flow.resume",
+    "flow.close-intake",
+    "flow.open-intake",
+    "flow.drain",
+    "flow.policy",
     "dead-letters.redrive",
     "dead-letters.redrive.cancel",
     "dead-letters.purge",
