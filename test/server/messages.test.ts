@@ -5,6 +5,7 @@ import { expect, onTestFinished, test } from "vitest";
 import type { Server } from "../../src/server/index.ts";
 import { call, pull, send, until } from "../support/http.ts";
 import { openServer } from "../support/server.ts";
+import { SmallDisk } from "../support/small-disk.ts";
 
 /** A flow that is full after so many messages, of any class. */
 const full = (messages: number) => ({
@@ -111,6 +112,35 @@ test("G12 a full buffer answers 429 at once, with Retry-After and what is left",
   expect(Number(headers.get("retry-after"))).toBeGreaterThan(0);
   expect(headers.get("ratelimit-policy")).toBe('"buffer";q=2');
   expect(headers.get("ratelimit")).toMatch(/^"buffer";r=0;t=\d+$/);
+});
+
+test("G12 a full disk answers 507, and settles still go through", async ({ skip }) => {
+  const disk = SmallDisk.mount(256);
+  if (typeof disk === "string") return skip(disk);
+  onTestFinished(() => disk[Symbol.dispose]());
+  const server = await openServer({
+    engine: { kind: "sqlite", dir: disk.dir },
+    flows: { orders: { partitions: 1 } },
+  });
+  expect((await send(server, "orders", "x")).status).toBe(202);
+  const [delivery] = await pull(server, "orders");
+  disk.fill();
+  let answer = await send(server, "orders", "x");
+  while (answer.status === 202) answer = await send(server, "orders", "y".repeat(200_000));
+  expect(answer.json).toMatchObject({ code: "store_full", status: 507, retry: "later" });
+  expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
+  expect((await call(server, "/readyz")).json).toMatchObject({ reasons: ["the store is full"] });
+  const settled = await call(server, `/v1/deliveries/${delivery!.id}:ack`, { method: "POST" });
+  expect(settled.status).toBe(204);
+  disk.makeRoom();
+  await until(async () => (await send(server, "orders", "x")).status === 202);
+});
+
+test("what is drained says how much the flow can take in the long run", async () => {
+  const server = await openServer({ flows: { orders: { expectedRate: 120 } } });
+  const { headers } = await send(server, "orders", "x");
+  expect(headers.get("ratelimit-policy")).toBe('"buffer";q=800000, "drain";q=1200;w=10');
+  expect(headers.get("ratelimit")).toMatch(/^"buffer";r=\d+, "drain";r=\d+;t=10$/);
 });
 
 test("what was taken says how much room is left", async () => {
