@@ -265,7 +265,6 @@ export class Batch {
     const sent = this.#flow.trySend(payload, fields);
     if (sent instanceof Promise) {
       this.#ended = new SpillwayError("no_credit", { retryAfterMs: graceMs });
-      this.#giveUp.abort();
       return sent.then(
         (receipt) => ({ accepted: true, ...receipt }),
         (error: unknown) => refusalOf(known(error)),
@@ -273,7 +272,6 @@ export class Batch {
     }
     const { code, retryAfterMs } = sent;
     this.#ended = new SpillwayError(code, retryAfterMs === undefined ? {} : { retryAfterMs });
-    this.#giveUp.abort();
     return refusalOf(this.#ended);
   }
 

@@ -124,6 +124,24 @@ test("G12 without credit the rest is refused at once, in order, and says when to
   expect(server.spillway.flow("orders").state().depth).toBe(3);
 });
 
+test("B2 G4 while room comes and goes, what is taken of one key is the beginning of the batch", async () => {
+  const server = await openServer({ flows: { orders: full(20) } });
+  const flow = server.spillway.flow("orders");
+  flow.consume(() => new Promise((resolve) => setTimeout(resolve, 5)));
+  let refusals = 0;
+  for (let round = 0; round < 5; round++) {
+    const results = await sendBatch(
+      server,
+      "orders",
+      Array.from({ length: 1500 }, (_, at) => ({ payload: at, key: "k" })),
+    );
+    const first = results.findIndex(({ accepted }) => accepted === false);
+    if (first !== -1) refusals++;
+    expect(results.slice(first).some(({ accepted }) => accepted === true)).toBe(first === -1);
+  }
+  expect(refusals).toBeGreaterThan(0);
+});
+
 test("Prefer: wait lets a batch wait for credit, line by line", async () => {
   const server = await openServer({ flows: { orders: full(3) } });
   const sending = sendBatch(
