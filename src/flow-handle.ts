@@ -12,10 +12,12 @@ import {
 import type { Clock, ErrorCode, Span } from "./base/index.ts";
 import type { Delivery } from "./consumer/index.ts";
 import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
-import type { EngineProfile, ShelfEntry } from "./engines/index.ts";
+import type { EngineProfile } from "./engines/index.ts";
 import { changePolicy, Ids, parseId, warningsOf } from "./flow/index.ts";
-import type { Contract, MessageClass, PolicyPatch, Validator, Warning } from "./flow/index.ts";
-import { draftOf, encode, readHeaders } from "./producer/index.ts";
+import type { Contract, PolicyPatch, Validator, Warning } from "./flow/index.ts";
+import { deadLetter, messageView } from "./message-view.ts";
+import type { DeadLetter, MessageView } from "./message-view.ts";
+import { draftOf, encode } from "./producer/index.ts";
 import type { MessageOptions, ProducerDriver, Refused, Route, Sent } from "./producer/index.ts";
 import type { Draft } from "./protocol/index.ts";
 import type { QueueDriver, QueueFact, QueueView, Reason, Writes } from "./queue/index.ts";
@@ -46,45 +48,6 @@ export type BatchResult = ({ readonly accepted: true } & Receipt) | BatchRefusal
 
 export interface BatchRefusal extends Refusal {
   readonly error: SpillwayError;
-}
-
-export interface DeadLetter {
-  readonly id: string;
-  readonly reason: string;
-  readonly attempts: number;
-  readonly key?: string;
-  readonly group?: string;
-  readonly error?: string;
-  readonly shelvedAt: Date;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly payload: Uint8Array;
-}
-
-/** A message as the store has it. */
-export interface MessageView {
-  readonly id: string;
-  /** "pending", or where it ended. */
-  readonly state: "pending" | "dead" | "discarded" | "acked";
-  readonly why: Reason;
-  /** Absent once it is acked, or before it is durable: then nothing else is known. */
-  readonly stored?: {
-    readonly class: MessageClass;
-    readonly key?: string;
-    readonly group?: string;
-    /** Started so far, and in how many of them a process died. */
-    readonly attempts: number;
-    readonly crashes: number;
-    readonly acceptedAt: Date;
-    readonly dueAt?: Date;
-    readonly deadline?: Date;
-    /** Of the latest attempt that failed. */
-    readonly error?: string;
-    readonly shelvedAt?: Date;
-    readonly reason?: string;
-    readonly headers: Readonly<Record<string, string>>;
-    /** Empty of a discarded message. */
-    readonly payload: Uint8Array;
-  };
 }
 
 /** Events of a flow; `accepted`, `acked` and `released` are told only while somebody listens. */
@@ -492,32 +455,7 @@ export class Flow<T = unknown> {
     const why = await this.why(id);
     const { partition, seq } = parseId(id)!;
     const looked = await this.#parts.queue.shelves.look(partition, seq);
-    if (looked === undefined) {
-      return { id, state: why.reason === "acked" ? "acked" : "pending", why };
-    }
-    const { shelf, message } = looked;
-    const { key, group, attempts, crashes, dueAtMs, deadlineAtMs, error, payload } = message;
-    return {
-      id,
-      state: shelf,
-      why,
-      stored: {
-        class: message.class,
-        ...(key === undefined ? {} : { key }),
-        ...(group === undefined ? {} : { group }),
-        attempts,
-        crashes,
-        acceptedAt: new Date(message.acceptedAtMs),
-        ...(dueAtMs === undefined ? {} : { dueAt: new Date(dueAtMs) }),
-        ...(deadlineAtMs === undefined ? {} : { deadline: new Date(deadlineAtMs) }),
-        ...(error === undefined ? {} : { error }),
-        ...(looked.shelf === "pending"
-          ? {}
-          : { shelvedAt: new Date(looked.message.shelvedAtMs), reason: looked.message.reason }),
-        headers: readHeaders(message.headers),
-        payload,
-      },
-    };
+    return messageView(id, why, looked);
   }
 
   // Operating.
@@ -631,26 +569,11 @@ export class Flow<T = unknown> {
           afterSeq,
           limit: 256,
         });
-        for (const entry of page) yield this.#letter(partition, entry);
+        for (const entry of page) yield deadLetter(this.#ids.of(partition, entry.seq), entry);
         if (page.length < 256) break;
         afterSeq = page.at(-1)!.seq;
       }
     }
-  }
-
-  #letter(partition: number, entry: ShelfEntry): DeadLetter {
-    const { seq, reason, attempts, key, group, error, shelvedAtMs, headers, payload } = entry;
-    return {
-      id: this.#ids.of(partition, seq),
-      reason,
-      attempts,
-      ...(key === undefined ? {} : { key }),
-      ...(group === undefined ? {} : { group }),
-      ...(error === undefined ? {} : { error }),
-      shelvedAt: new Date(shelvedAtMs),
-      headers: readHeaders(headers),
-      payload,
-    };
   }
 
   /**

@@ -405,13 +405,12 @@ export { Flow } from "./flow-handle.ts";
 export type {
   BatchResult,
   Consumer,
-  DeadLetter,
   FlowEvents,
   FlowState,
   MessageOptions,
-  MessageView,
   Receipt,
   Refusal,
   SendOptions,
 } from "./flow-handle.ts";
+export type { DeadLetter, MessageView } from "./message-view.ts";
 export type { Reason } from "./queue/index.ts";
