@@ -20,7 +20,7 @@ const below = [...pure, ...parties, "engines"];
 const drivers =
   "^src/(producer/(driver|codec|sender|index)|queue/(digests|driver|shelves|writes|index)|consumer/(driver|delivery|taking|index))\\.ts$";
 const checker = "^src/simulator/(check-history|history-(events|records))\\.ts$";
-const frontDoor = "spillway|flow-handle|system-clock";
+const frontDoor = "spillway|flow-handle|message-view|system-clock";
 const anyPackage = ["npm", "npm-dev", "npm-optional", "npm-peer", "npm-no-pkg", "npm-unknown"];
 
 /** @type {import('dependency-cruiser').IConfiguration} */

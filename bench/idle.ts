@@ -35,7 +35,9 @@ export const idle: Bench = {
     // The compiler and the heap have grown to what the work needs before the first reading.
     await inFreshProcess<Outcome>("idle", { url, count: 500, pid });
     const { kibEach, alonePerS, amongPerS } = await inFreshProcess<Outcome>("idle", {
-      ...{ url, count: idleCount, pid },
+      url,
+      count: idleCount,
+      pid,
     });
     return [
       figure(

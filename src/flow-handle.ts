@@ -12,9 +12,11 @@ import type { Clock, ErrorCode } from "./base/index.ts";
 import { consume, deliveries, pull } from "./consumer/index.ts";
 import type { Consumer, Delivery } from "./consumer/index.ts";
 import type { Handler, HandlerOptions, TargetDriver, TargetView } from "./consumer/index.ts";
-import type { EngineProfile, ShelfEntry } from "./engines/index.ts";
+import type { EngineProfile } from "./engines/index.ts";
 import { changePolicy, Ids, parseId, warningsOf } from "./flow/index.ts";
 import type { Contract, PolicyPatch, Validator, Warning } from "./flow/index.ts";
+import { deadLetter, messageView } from "./message-view.ts";
+import type { DeadLetter, MessageView } from "./message-view.ts";
 import { Sender, timeoutOf } from "./producer/index.ts";
 import type {
   BatchResult,
@@ -33,17 +35,6 @@ import type {
   ToProducerFrame,
 } from "./protocol/index.ts";
 import type { QueueDriver, QueueFact, QueueView, Reason, Writes } from "./queue/index.ts";
-
-export interface DeadLetter {
-  readonly id: string;
-  readonly reason: string;
-  readonly attempts: number;
-  readonly key?: string;
-  readonly group?: string;
-  readonly error?: string;
-  readonly shelvedAt: Date;
-  readonly payload: Uint8Array;
-}
 
 /** Events of a flow; `accepted`, `acked` and `released` are told only while somebody listens. */
 export interface FlowEvents {
@@ -355,6 +346,17 @@ export class Flow<T = unknown> {
     throw new SpillwayError("not_found", { id, flow: this.name });
   }
 
+  /**
+   * Where a message is and why it waits, with what the store knows of it.
+   * @throws {SpillwayError} not_found
+   */
+  async look(id: string): Promise<MessageView> {
+    const why = await this.why(id);
+    const { partition, seq } = parseId(id)!;
+    const looked = await this.#parts.queue.shelves.look(partition, seq);
+    return messageView(id, why, looked);
+  }
+
   // Operating.
 
   /** Nothing is handed out any more; messages are still taken in. @param partition Absent: the flow. */
@@ -449,35 +451,28 @@ export class Flow<T = unknown> {
     return this.#contract;
   }
 
-  /** Dead letters of all partitions, oldest first in each. */
-  async *deadLetters(): AsyncGenerator<DeadLetter, void> {
-    for (let partition = 0; partition < this.#contract.partitions; partition++) {
-      let afterSeq = 0;
+  /**
+   * Dead letters of all partitions, oldest first in each.
+   * @param options.after Only those behind this id in that order.
+   * @throws {SpillwayError} not_found: `after` is no id of this flow.
+   */
+  async *deadLetters(options: { readonly after?: string } = {}): AsyncGenerator<DeadLetter, void> {
+    checkOptions(options);
+    const { after } = options;
+    const [[from, fromSeq] = [0, [0]]] = after === undefined ? [] : this.#seqs([after]);
+    for (let partition = from; partition < this.#contract.partitions; partition++) {
+      let afterSeq = partition === from ? fromSeq[0]! : 0;
       for (;;) {
         const page = await this.#parts.queue.shelves.list("dead", {
           partition,
           afterSeq,
           limit: 256,
         });
-        for (const entry of page) yield this.#letter(partition, entry);
+        for (const entry of page) yield deadLetter(this.#ids.of(partition, entry.seq), entry);
         if (page.length < 256) break;
         afterSeq = page.at(-1)!.seq;
       }
     }
-  }
-
-  #letter(partition: number, entry: ShelfEntry): DeadLetter {
-    const { seq, reason, attempts, key, group, error, shelvedAtMs, payload } = entry;
-    return {
-      id: this.#ids.of(partition, seq),
-      reason,
-      attempts,
-      ...(key === undefined ? {} : { key }),
-      ...(group === undefined ? {} : { group }),
-      ...(error === undefined ? {} : { error }),
-      shelvedAt: new Date(shelvedAtMs),
-      payload,
-    };
   }
 
   /**

@@ -413,7 +413,6 @@ export { Flow } from "./flow-handle.ts";
 export type {
   BatchResult,
   Consumer,
-  DeadLetter,
   FlowEvents,
   FlowState,
   MessageOptions,
@@ -421,4 +420,5 @@ export type {
   Refusal,
   SendOptions,
 } from "./flow-handle.ts";
+export type { DeadLetter, MessageView } from "./message-view.ts";
 export type { Reason } from "./queue/index.ts";

@@ -52,6 +52,7 @@ export const catalogue = {
   unauthenticated: { retry: "never", http: 401, text: "No valid token came with the request." },
   forbidden: { retry: "never", http: 403, text: "The token does not allow this." },
   method_not_allowed: { retry: "never", http: 405, text: "There is no such call at this address." },
+  state_conflict: { retry: "never", http: 409, text: "As things stand, this cannot be done." },
   request_too_slow: { retry: "later", http: 408, text: "The request came too slowly." },
   media_type_unsupported: {
     retry: "never",

@@ -13,6 +13,7 @@ export type {
   Verdict,
 } from "./message.ts";
 export * as fields from "./fields.ts";
+export { parseInstant } from "./instant.ts";
 export type {
   DiscardReason,
   FlowOptions,

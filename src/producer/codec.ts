@@ -30,6 +30,7 @@ const encoder = new TextEncoder();
 /** In Node small buffers share memory: one of its own each would be dear. */
 const utf8: (text: string) => Uint8Array =
   typeof Buffer === "undefined" ? (text) => encoder.encode(text) : (text) => Buffer.from(text);
+const decoder = new TextDecoder();
 const textMax = 1024;
 
 /** @throws {SpillwayError} message_unencodable */
@@ -108,6 +109,12 @@ function headersOf(headers: Readonly<Record<string, string>>): Uint8Array {
     refuseOption("headers", typeof headers, "an object of texts");
   }
   return encoder.encode(JSON.stringify(headers));
+}
+
+/** The headers that were stored, as they were given. */
+export function readHeaders(headers: Uint8Array): Readonly<Record<string, string>> {
+  if (headers.length === 0) return {};
+  return JSON.parse(decoder.decode(headers)) as Readonly<Record<string, string>>;
 }
 
 function checkText(option: string, text: string | undefined): void {

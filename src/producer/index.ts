@@ -1,5 +1,5 @@
 /** producer: the sending end. Steers messages, spends credit, repeats safely. */
-export { draftOf } from "./codec.ts";
+export { draftOf, readHeaders } from "./codec.ts";
 export type { MessageOptions } from "./codec.ts";
 export { ProducerDriver } from "./driver.ts";
 export type { ProducerDeps, Sent, Waiting } from "./driver.ts";

@@ -188,10 +188,10 @@ export class QueueDriver implements Writer {
         stored.keyHash === undefined ? [0] : await engine.keyHeads(ref, [stored.keyHash]);
       return explainStored(owned, stored, heads[0]!, nowMs);
     }
-    for (const shelf of ["dead", "discarded"] as const) {
-      const [entry] = await engine.list(ref, shelf, seq - 1, 1);
-      if (entry?.seq === seq)
-        return { reason: shelf, text: `it ended as ${shelf}: ${entry.reason}` };
+    const shelved = await this.shelves.find(partition, seq);
+    if (shelved !== undefined) {
+      const { shelf, message } = shelved;
+      return { reason: shelf, text: `it ended as ${shelf}: ${message.reason}` };
     }
     if (seq > owned.counters.accepted) return undefined;
     return { reason: "acked", text: "it was handled and acknowledged" };

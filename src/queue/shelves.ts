@@ -4,16 +4,24 @@
  */
 import { isSpillwayError } from "../base/index.ts";
 import type { SpillwayError } from "../base/index.ts";
-import type { Engine, Shelf, ShelfEntry } from "../engines/engine.ts";
+import type { Engine, Shelf, ShelfEntry, StoredMessage } from "../engines/engine.ts";
 import type { QueueMachine } from "./machine.ts";
 
 export interface ShelvesDeps {
-  readonly engine: Pick<Engine, "list">;
+  readonly engine: Pick<Engine, "list" | "payloads">;
   /** The machine has something to do. */
   readonly onChange: () => void;
   /** A damaged entry was passed over. */
   readonly onError: (error: SpillwayError) => void;
 }
+
+interface Shelved {
+  readonly shelf: Shelf;
+  readonly message: ShelfEntry;
+}
+
+/** Where a message lies, and what is known of it. */
+export type Looked = Shelved | { readonly shelf: "pending"; readonly message: StoredMessage };
 
 const shelfPage = 256;
 
@@ -26,6 +34,23 @@ export class Shelves {
     this.#flow = flow;
     this.#machine = machine;
     this.#deps = deps;
+  }
+
+  /** A message as the store has it; undefined: it was acked, or is not there (yet). */
+  async look(partition: number, seq: number): Promise<Looked | undefined> {
+    const ref = { flow: this.#flow, partition };
+    const [message] = await this.#deps.engine.payloads(ref, [seq]);
+    if (message !== null && message !== undefined) return { shelf: "pending", message };
+    return this.find(partition, seq);
+  }
+
+  /** Where a message that has ended stands. */
+  async find(partition: number, seq: number): Promise<Shelved | undefined> {
+    for (const shelf of ["dead", "discarded"] as const) {
+      const [message] = await this.#list(partition, shelf, seq - 1, 1);
+      if (message?.seq === seq) return { shelf, message };
+    }
+    return undefined;
   }
 
   async list(
@@ -75,15 +100,23 @@ export class Shelves {
     let count = 0;
     for (const { index } of this.#machine.partitions) {
       const wanted = options.seqs?.get(index);
-      if (options.seqs !== undefined && wanted === undefined) continue;
+      if (options.seqs !== undefined) {
+        const seqs = (wanted ?? []).slice(0, options.max - count);
+        for (let at = 0; at < seqs.length; at += shelfPage) {
+          const letters = await this.#entriesAmong(index, seqs.slice(at, at + shelfPage));
+          const taken = this.#machine.redrive(index, letters);
+          count += taken;
+          this.#deps.onChange();
+          if (taken < letters.length) return count; // The buffer is full.
+        }
+        continue;
+      }
       let afterSeq = 0;
       for (let more = true; more && count < options.max;) {
         const page = await this.list("dead", { partition: index, afterSeq, limit: shelfPage });
         more = page.length === shelfPage;
         afterSeq = page.at(-1)?.seq ?? 0;
-        const letters = page
-          .filter(({ seq }) => wanted === undefined || wanted.includes(seq))
-          .slice(0, options.max - count);
+        const letters = page.slice(0, options.max - count);
         const taken = this.#machine.redrive(index, letters);
         count += taken;
         this.#deps.onChange();
@@ -102,18 +135,19 @@ export class Shelves {
     do {
       // What is redriven while it is looked at is a letter no more: look again.
       ({ redrives } = owned);
-      letters = await this.#lettersAmong(partition, seqs);
+      letters = (await this.#entriesAmong(partition, seqs)).map(({ seq }) => seq);
     } while (owned.isOpen && (owned.isRedriving || owned.redrives !== redrives));
     this.#machine.purge(partition, letters, reason);
     this.#deps.onChange();
     return letters.length;
   }
 
-  async #lettersAmong(partition: number, seqs: readonly number[]): Promise<number[]> {
-    const letters: number[] = [];
+  /** One by one: they may lie far apart on a long shelf. */
+  async #entriesAmong(partition: number, seqs: readonly number[]): Promise<ShelfEntry[]> {
+    const letters: ShelfEntry[] = [];
     for (const seq of new Set(seqs)) {
       const [letter] = await this.list("dead", { partition, afterSeq: seq - 1, limit: 1 });
-      if (letter?.seq === seq) letters.push(seq);
+      if (letter?.seq === seq) letters.push(letter);
     }
     return letters;
   }

@@ -13,11 +13,19 @@ import type { Flow, Spillway } from "../spillway.ts";
 import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
 import type { Context } from "./app.ts";
+import { addBatch } from "./batch.ts";
+import { addControls } from "./controls.ts";
+import { addDeadLetters } from "./dead-letters.ts";
+import { addEvents } from "./events.ts";
+import { addHealth } from "./health.ts";
 import { addMessages } from "./messages.ts";
+import { addOpenApi } from "./openapi.ts";
+import { addPull } from "./pull.ts";
 import { Pusher } from "./push/index.ts";
 import { reload } from "./reload.ts";
 import type { Reloadable, Reloaded } from "./reload.ts";
 import { Sockets } from "./socket/index.ts";
+import { addState } from "./state.ts";
 
 /** What answers are on their way may still be read by their callers when all the rest has ended. */
 const lastAnswersMs = 1000;
@@ -67,7 +75,15 @@ export class Server implements AsyncDisposable {
     };
     const app = createApp(context);
     opening.defer(() => app.close());
+    addOpenApi(app);
     addMessages(app, context);
+    addBatch(app, context);
+    addPull(app, context);
+    addState(app, context);
+    addDeadLetters(app, context);
+    addControls(app, context);
+    addEvents(app, context);
+    addHealth(app, context);
     const sockets = opening.use(new Sockets(app.server, context));
     for (const flow of flows.values()) await flow.opened();
     const { host, port } = config.listen;
