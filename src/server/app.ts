@@ -2,12 +2,18 @@
  * The HTTP face: Fastify with the limits of the configuration, access checked before anything is read,
  * and every error as a problem.
  */
+import type { Socket } from "node:net";
 import { fastify, LogController } from "fastify";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { SpillwayError } from "../base/index.ts";
+import { catalogue, SpillwayError } from "../base/index.ts";
 import type { Config } from "../config/index.ts";
 import type { Flow, Spillway } from "../spillway.ts";
+import { demand } from "./access.ts";
 import type { Access, Principal, Verb } from "./access.ts";
+import type { Audit } from "./audit.ts";
+import type { Connections } from "./connections.ts";
+import { checkBody, createGuard, declaredBytes } from "./guard.ts";
+import type { Log } from "./log.ts";
 import { knownError, problemOf } from "./problem.ts";
 
 /** What every part of the server works with. */
@@ -15,6 +21,8 @@ export interface Context {
   readonly config: Config;
   readonly spillway: Spillway;
   readonly access: Access;
+  readonly audit: Audit;
+  readonly log: Log;
   /** @throws {SpillwayError} not_found */
   flow(name: string): Flow<Uint8Array>;
   readonly flows: ReadonlyMap<string, Flow<Uint8Array>>;
@@ -24,45 +32,74 @@ declare module "fastify" {
   interface FastifyContextConfig {
     /** What the caller must be allowed; "public": nothing. Every route says it. */
     verb?: Verb | "public";
+    /**
+     * "object": the handler checks each object with `request.principal.allows`, for the path names no
+     * flow. Without it such a call needs its verb on every flow.
+     */
+    checks?: "object";
+    /** The handler holds a token of a group to that group (`groupOf`). Without it such a token gets 404. */
+    byGroup?: true;
+  }
+  interface FastifyInstance {
+    /** Every route, with what it demands. */
+    readonly routeRows: RouteRow[];
   }
   interface FastifyRequest {
     principal: Principal;
   }
 }
 
-const headerBytesMax = 16 * 1024;
-const headersMax = 100;
+export interface RouteRow {
+  readonly method: string;
+  readonly path: string;
+  readonly verb: Verb | "public";
+  readonly byGroup: boolean;
+}
+
 /** Bodies of calls that are no messages. */
 const envelopeBytesMax = 64 * 1024;
 
-export function createApp(context: Context): FastifyInstance {
-  const { limits, log } = context.config;
+export function createApp(context: Context, connections: Connections): FastifyInstance {
+  const { config, log } = context;
+  const guard = createGuard(config);
   const app = fastify({
-    logger: log === "silent" ? false : { level: log, stream: process.stderr },
+    loggerInstance: log.forFastify(),
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: envelopeBytesMax,
-    requestTimeout: limits.requestTimeoutMs,
-    keepAliveTimeout: limits.idleTimeoutMs,
+    genReqId: connections.requestId,
     // What Fastify would turn or drop in silence is refused.
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
-    http: {
-      headersTimeout: limits.headersTimeoutMs,
-      maxHeaderSize: headerBytesMax,
-      connectionsCheckingInterval: 5000,
-    },
+    serverFactory: connections.createServer,
+    clientErrorHandler: () => undefined, // `connections` answers.
     routerOptions: { maxParamLength: 512 },
     frameworkErrors: (error, _request, reply) => void answerProblem(reply, knownError(error)),
-  });
-  app.server.maxHeadersCount = headersMax;
-  app.server.maxConnections = limits.connections;
+  }) as FastifyInstance;
+  app.decorate("routeRows", []);
   app.decorateRequest("principal");
-  app.addHook("onRoute", ({ config, path }) => {
+  app.addHook("onRoute", ({ config, path, method }) => {
     if (config?.verb === undefined) throw new Error(`the route ${path} says no verb`);
+    const { verb, byGroup = false } = config;
+    for (const each of [method].flat()) app.routeRows.push({ method: each, path, verb, byGroup });
   });
-  app.addHook("onRequest", async (request) => admit(context, request));
+  app.addHook("onRequest", (request, reply, done) => {
+    reply.header("spillway-request-id", request.id).header("x-content-type-options", "nosniff");
+    guard.check(request);
+    if (guard.preflight(request, reply)) return;
+    admit(context, request);
+    if (!request.is404) connections.expectBody(request.raw, reply.raw);
+    done();
+  });
+  app.addHook("onResponse", (request, _reply, done) => {
+    settleUse(context, request);
+    done();
+  });
+  app.addHook("preClose", (done) => {
+    connections.endWithin(config.drainMs);
+    done();
+  });
   app.setErrorHandler((error, request, reply) => {
     const known = knownError(error);
-    if (known.code === "invariant_broken") request.log.error({ err: known.cause }, known.code);
+    tellOf(log, request, known);
     return answerProblem(reply, known);
   });
   app.setNotFoundHandler({ onRequest: [] } as never, (request, reply) =>
@@ -73,18 +110,54 @@ export function createApp(context: Context): FastifyInstance {
 
 /** S3: who it is, whether they may, and how much they have used, before a byte of the body is read. */
 function admit({ access }: Context, request: FastifyRequest): void {
-  const { verb } = request.routeOptions.config;
-  if (verb === undefined || verb === "public") return; // Undefined: no such route.
-  const principal = access.principalOf(request.raw);
-  const { flow } = (request.params ?? {}) as { readonly flow?: string };
-  if (!principal.allows(verb, flow)) {
-    throw new SpillwayError("forbidden", {
-      needed: verb,
-      ...(flow === undefined ? {} : { flow }),
-    });
+  const { config, bodyLimit } = request.routeOptions;
+  const { verb } = config;
+  if (verb === undefined) return; // No such route.
+  if (verb !== "public") {
+    const principal = access.principalOf(request.raw);
+    const { flow } = (request.params ?? {}) as { readonly flow?: string };
+    demand(principal, { ...config, verb }, flow);
+    request.principal = principal;
+    access.attach(principal, request.raw.socket);
+    access.charge(principal, Math.min(declaredBytes(request.headers), bodyLimit));
   }
-  request.principal = principal;
-  access.charge(principal, Number(request.headers["content-length"] ?? 0));
+  checkBody(request, bodyLimit);
+}
+
+/** Bytes of each connection that somebody has paid for. */
+const paidBytes = new WeakMap<Socket, number>();
+
+/** What came in chunks had no length to be charged by: it is counted on the wire when it has come. */
+function settleUse(
+  { access }: Context,
+  { principal, raw: { headers, socket } }: FastifyRequest,
+): void {
+  if (principal === undefined) return;
+  const bytes = socket.bytesRead;
+  if (headers["transfer-encoding"] !== undefined) {
+    access.owe(principal, Math.max(0, bytes - (paidBytes.get(socket) ?? 0)));
+  }
+  paidBytes.set(socket, bytes);
+}
+
+function tellOf(
+  log: Log,
+  { id, method, routeOptions, principal }: FastifyRequest,
+  error: SpillwayError,
+): void {
+  const { code } = error;
+  const status = catalogue[code].http;
+  const fields = {
+    requestId: id,
+    method,
+    route: routeOptions.url,
+    status,
+    code,
+    principal: principal?.id,
+  };
+  if (code === "invariant_broken") log.error("request.failed", { ...fields, error });
+  else if (status >= 500 || status === 401 || status === 403) log.warn("request.refused", fields);
+  else log.info("request.refused", fields);
 }
 
 function answerProblem(reply: FastifyReply, error: SpillwayError): FastifyReply {

@@ -1,5 +1,6 @@
 /** Sending over HTTP: one message a request. Bodies are opaque bytes and are never parsed. */
 import type { FastifyInstance } from "fastify";
+import { groupOf } from "./access.ts";
 import type { Context } from "./app.ts";
 
 export function addMessages(app: FastifyInstance, context: Context): void {
@@ -14,10 +15,14 @@ export function addMessages(app: FastifyInstance, context: Context): void {
     );
     scope.post<{ Params: { flow: string } }>(
       "/v1/flows/:flow/messages",
-      { bodyLimit, config: { verb: "produce" } },
+      { bodyLimit, config: { verb: "produce", byGroup: true } },
       async (request, reply) => {
         const flow = context.flow(request.params.flow);
-        const receipt = await flow.send(request.body as Uint8Array);
+        const group = groupOf(request.principal, request.headers["spillway-group"]?.toString());
+        const receipt = await flow.send(
+          request.body as Uint8Array,
+          group === undefined ? {} : { group },
+        );
         return reply.code(202).send(receipt);
       },
     );

@@ -47,7 +47,12 @@ export function knownError(thrown: unknown): SpillwayError {
   const known = fastifyCodes[code ?? ""];
   if (known !== undefined) return new SpillwayError(known, { found: message }, { cause: thrown });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    return new SpillwayError("request_invalid", { found: message }, { cause: thrown });
+    // What others throw may quote the body: their text goes nowhere.
+    return new SpillwayError(
+      "request_invalid",
+      { found: code ?? "bad request" },
+      { cause: thrown },
+    );
   }
   return new SpillwayError("invariant_broken", {}, { cause: thrown });
 }
