@@ -4,6 +4,7 @@ import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
+import { addToken } from "./token.ts";
 import { addDemo } from "./demo/command.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { packageVersion } from "./package-root.ts";
@@ -30,6 +31,7 @@ async function main(argv: readonly string[]): Promise<number> {
   addDemo(program);
   addAudit(program);
   addSimulate(program);
+  addToken(program);
   try {
     await program.parseAsync(argv);
     return Number(process.exitCode ?? exitCodes.ok);

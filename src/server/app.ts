@@ -165,6 +165,7 @@ function answerProblem(reply: FastifyReply, error: SpillwayError): FastifyReply 
   if (problem.retryAfterMs !== undefined) {
     reply.header("retry-after", Math.max(1, Math.ceil(problem.retryAfterMs / 1000)));
   }
+  if (problem.status === 401) reply.header("www-authenticate", 'Bearer realm="spillway"');
   return reply
     .code(problem.status)
     .header("content-type", "application/problem+json")

@@ -12,6 +12,7 @@
  */
 import { createHash } from "node:crypto";
 import { isSpillwayError } from "../base/index.ts";
+import type { Clock } from "../base/index.ts";
 import type { MetaStore } from "../engines/index.ts";
 
 export interface AuditEntry {
@@ -60,20 +61,20 @@ const start: AuditHead = { number: 0, hash: "0".repeat(64) };
 
 export class Audit {
   readonly #meta: MetaStore;
-  readonly #nowMs: () => number;
+  readonly #clock: Clock;
   #head: AuditHead = start;
   #headRevision = 0;
   #last: Promise<unknown> = Promise.resolve();
 
-  static async open(meta: MetaStore, nowMs: () => number): Promise<Audit> {
-    const audit = new Audit(meta, nowMs);
+  static async open(meta: MetaStore, clock: Clock): Promise<Audit> {
+    const audit = new Audit(meta, clock);
     await audit.#catchUp();
     return audit;
   }
 
-  private constructor(meta: MetaStore, nowMs: () => number) {
+  private constructor(meta: MetaStore, clock: Clock) {
     this.#meta = meta;
-    this.#nowMs = nowMs;
+    this.#clock = clock;
   }
 
   /** Number and hash of the newest entry. */
@@ -112,7 +113,7 @@ export class Audit {
     for (;;) {
       const record: AuditRecord = {
         number: this.#head.number + 1,
-        atMs: Math.floor(this.#nowMs()),
+        atMs: Math.floor(this.#clock.now()),
         ...entry,
         ...(reason === undefined ? {} : { reason: reason.slice(0, reasonMax) }),
         ...("before" in entry ? { before: bounded(entry.before) } : {}),

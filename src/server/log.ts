@@ -101,7 +101,6 @@ export class Log {
 
   /** What Fastify itself has to say, under the same rules. */
   forFastify(): FastifyBaseLogger {
-    const none = (): void => undefined;
     const at =
       (level: LogLevel) =>
       (first: unknown, second?: unknown): void => {
@@ -150,6 +149,8 @@ export class Log {
     this.#write(`${JSON.stringify(line)}\n`);
   }
 }
+
+const none = (): void => undefined;
 
 /** Codes and places of an error and what caused it; never a message. */
 function shown(thrown: unknown): readonly unknown[] {

@@ -7,6 +7,7 @@
  */
 import type { Duplex } from "node:stream";
 import { SpillwayError } from "../base/index.ts";
+import type { Clock } from "../base/index.ts";
 import type { Quota } from "../config/index.ts";
 import { limiter } from "../control/index.ts";
 import type { Limiter } from "../control/index.ts";
@@ -25,13 +26,13 @@ const connectionRetryMs = 1000;
 
 export class Quotas {
   readonly #standard: Quota;
-  readonly #now: () => number;
+  readonly #clock: Clock;
   readonly #usages = new Map<string, Usage>();
 
   /** @param standard Of every principal that has none of its own. */
-  constructor(standard: Quota, now: () => number) {
+  constructor(standard: Quota, clock: Clock) {
     this.#standard = standard;
-    this.#now = now;
+    this.#clock = clock;
   }
 
   /** @throws {SpillwayError} quota_exceeded */
@@ -39,7 +40,7 @@ export class Quotas {
     const quota = own ?? this.#standard;
     if (quota.requests === undefined && quota.bytes === undefined) return;
     const usage = this.#usageOf(id, quota);
-    const nowMs = this.#now();
+    const nowMs = this.#clock.now();
     if (usage.requests !== undefined) {
       const waitMs = limiter.take(usage.requests, nowMs, 1);
       if (waitMs > 0) throw exceeded("requests", waitMs);
@@ -88,7 +89,7 @@ export class Quotas {
 
   #limiter(rate: Quota["requests"]): Limiter | undefined {
     if (rate === undefined) return undefined;
-    return limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, this.#now());
+    return limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, this.#clock.now());
   }
 }
 

@@ -1,6 +1,7 @@
 /** The parts that protect a server, opened together: log, audit log, tokens, quotas, certificates, sockets. */
 import type { Config } from "../config/index.ts";
 import type { MetaStore } from "../engines/index.ts";
+import type { Spillway } from "../spillway.ts";
 import { systemClock } from "../system-clock.ts";
 import { createAccess } from "./access.ts";
 import type { Access } from "./access.ts";
@@ -32,14 +33,20 @@ export async function openSecurity(
   writeLog: (line: string) => void,
 ): Promise<Security> {
   const log = new Log(config.log, writeLog);
-  const audit = await Audit.open(meta, systemClock.now);
+  const audit = await Audit.open(meta, systemClock);
   const tokens = owner.use(await Tokens.open({ meta, audit, clock: systemClock }));
   checkListen(config, !tokens.isEmpty);
-  const quotas = new Quotas(config.quota, systemClock.now);
+  const quotas = new Quotas(config.quota, systemClock);
   tokens.onRevoked((id) => quotas.forget(id));
   const { tls } = config.listen;
   const certificates = tls === undefined ? undefined : owner.use(new Certificates(tls, log));
   const connections = owner.use(new Connections(config, { log, certificates }));
   const access = createAccess(tokens, quotas, isOpenListen(config));
   return { log, audit, tokens, access, connections, certificates };
+}
+
+/** The tokens of a store on which no server runs, for the command line. */
+export async function openTokenStore({ meta }: Spillway): Promise<Tokens> {
+  const audit = await Audit.open(meta, systemClock);
+  return Tokens.open({ meta, audit, clock: systemClock });
 }

@@ -1,7 +1,6 @@
 /** Tokens over HTTP, for whoever is admin of everything: make one, list them, revoke one. */
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { SpillwayError } from "../base/index.ts";
-import { patternForm, verbs } from "./scope.ts";
+import { verbs } from "./scope.ts";
 import type { Actor, NewToken, Tokens } from "./tokens.ts";
 
 const rate = {
@@ -14,29 +13,18 @@ const rate = {
   },
 } as const;
 
-/** JSON schema of what makes a token. */
+/** JSON schema of what makes a token; `Tokens.create` checks what the fields hold. */
 const newToken = {
   type: "object",
   additionalProperties: false,
   required: ["verbs", "flows"],
   properties: {
-    verbs: {
-      type: "array",
-      minItems: 1,
-      maxItems: verbs.length,
-      uniqueItems: true,
-      items: { type: "string", enum: verbs },
-    },
-    flows: {
-      type: "array",
-      minItems: 1,
-      maxItems: 32,
-      items: { type: "string", pattern: patternForm.source },
-    },
-    group: { type: "string", minLength: 1, maxLength: 256 },
-    name: { type: "string", minLength: 1, maxLength: 128 },
-    certificate: { type: "string", pattern: "^[!-~]{1,256}$" },
-    expiresAtMs: { type: "integer", minimum: 1, maximum: 8.64e15 },
+    verbs: { type: "array", items: { type: "string", enum: verbs } },
+    flows: { type: "array", items: { type: "string" } },
+    group: { type: "string" },
+    name: { type: "string" },
+    certificate: { type: "string" },
+    expiresAtMs: { type: "integer", maximum: 8.64e15 },
     quota: {
       type: "object",
       additionalProperties: false,
@@ -54,14 +42,6 @@ export function addTokenRoutes(app: FastifyInstance, tokens: Tokens): void {
     "/v1/tokens",
     { config: { verb: "admin" }, schema: { body: newToken } },
     async (request, reply) => {
-      const { expiresAtMs = Infinity } = request.body;
-      if (expiresAtMs <= Date.now()) {
-        throw new SpillwayError("request_invalid", {
-          path: "expiresAtMs",
-          found: expiresAtMs,
-          allowed: "a time in the future, in ms since 1970",
-        });
-      }
       const { view, token } = await tokens.create(request.body, actorOf(request));
       // Shown once: no cache may keep it.
       return reply

@@ -26,8 +26,12 @@ const form = new RegExp(
 export function newToken(): TokenText & { readonly text: string } {
   const id = randomText(idBytes, idLength);
   const secret = randomText(secretBytes, secretLength);
+  return { id, secret, text: formatToken({ id, secret }) };
+}
+
+export function formatToken({ id, secret }: TokenText): string {
   const body = `spw_${id}_${secret}`;
-  return { id, secret, text: body + checksumOf(body) };
+  return body + checksumOf(body);
 }
 
 /** @returns Undefined: it is no token, or not all of one. */
@@ -43,7 +47,7 @@ export function digestOf(secret: string): Buffer {
   return hash("sha256", secret, "buffer");
 }
 
-export function randomText(bytes: number, length: number): string {
+function randomText(bytes: number, length: number): string {
   return textOf(BigInt(`0x${randomBytes(bytes).toString("hex")}`), length);
 }
 

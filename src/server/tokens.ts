@@ -15,6 +15,7 @@ import type { Quota } from "../config/index.ts";
 import type { MetaEntry, MetaStore } from "../engines/index.ts";
 import { audited } from "./audit.ts";
 import type { Audit } from "./audit.ts";
+import { patternForm, verbs } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 import { digestOf, newToken, parseToken } from "./token-text.ts";
 
@@ -60,6 +61,7 @@ const recordPrefix = "token/";
 const usedPrefix = "token-used/";
 const usedWriteGapMs = 60_000;
 const tokensMax = 10_000;
+const flowsMax = 32;
 /** Compared with where there is no such id (T2). */
 const noDigest = digestOf("");
 
@@ -69,6 +71,8 @@ export class Tokens implements Disposable {
   readonly #clock: Clock;
   readonly #records = new Map<string, TokenRecord>();
   readonly #digests = new Map<string, Buffer>();
+  /** The same digests, see `verify`. */
+  #decoys: readonly Buffer[] | undefined;
   readonly #certificates = new Map<string, string>();
   readonly #usedAtMs = new Map<string, number>();
   readonly #usedWrittenAtMs = new Map<string, number>();
@@ -119,11 +123,12 @@ export class Tokens implements Disposable {
 
   /**
    * @returns What it may do; `token` is what the caller must show, and is never to be seen again.
-   * @throws {SpillwayError} request_invalid: the certificate stands for a token already, or there are
-   *   too many tokens.
+   * @throws {SpillwayError} request_invalid: a field is not valid, the certificate stands for a token
+   *   already, or there are too many tokens.
    */
   async create(wanted: NewToken, actor: Actor): Promise<{ view: TokenView; token?: string }> {
     const { certificate } = wanted;
+    checkNew(wanted, this.#clock.now());
     if (certificate !== undefined && this.#certificates.has(certificate)) {
       throw new SpillwayError("request_invalid", {
         certificate,
@@ -178,7 +183,11 @@ export class Tokens implements Disposable {
     const parsed = parseToken(text);
     if (parsed === undefined) return undefined;
     const shown = digestOf(parsed.secret);
-    const isSame = timingSafeEqual(shown, this.#digests.get(parsed.id) ?? noDigest); // T2
+    // T2: an unknown id is held against the digest of some other token, as near or far as one's own.
+    this.#decoys ??= [...this.#digests.values(), noDigest];
+    const decoy = this.#decoys[shown.readUInt32LE(0) % this.#decoys.length]!;
+    const own = this.#digests.get(parsed.id);
+    const isSame = timingSafeEqual(shown, own ?? decoy) && own !== undefined;
     return isSame ? this.#used(this.#records.get(parsed.id)) : undefined;
   }
 
@@ -251,6 +260,7 @@ export class Tokens implements Disposable {
     this.#records.set(record.id, record);
     if (record.digest !== undefined) {
       this.#digests.set(record.id, Buffer.from(record.digest, "hex"));
+      this.#decoys = undefined;
     }
     if (record.certificate !== undefined) this.#certificates.set(record.certificate, record.id);
   }
@@ -260,6 +270,7 @@ export class Tokens implements Disposable {
     if (record === undefined) return;
     this.#records.delete(id);
     this.#digests.delete(id);
+    this.#decoys = undefined;
     if (record.certificate !== undefined) this.#certificates.delete(record.certificate);
     this.#usedAtMs.delete(id);
     this.#usedWrittenAtMs.delete(id);
@@ -290,6 +301,37 @@ export class Tokens implements Disposable {
       this.#awaitExpiry();
     });
   }
+}
+
+/** What the types do not say. @throws {SpillwayError} request_invalid */
+function checkNew(wanted: NewToken, nowMs: number): void {
+  const { verbs: given, flows, group, name, certificate, expiresAtMs } = wanted;
+  const known = verbs.join(", ");
+  check(given.length > 0 && given.every((verb) => verbs.includes(verb)), "verbs", given, known);
+  check(
+    flows.length > 0 && flows.length <= flowsMax && flows.every((flow) => patternForm.test(flow)),
+    "flows",
+    flows,
+    `1 to ${flowsMax} names of flows, in which * may stand for any characters`,
+  );
+  // What people read in lists holds nothing that a terminal would obey.
+  check(isText(group, /^\P{C}{1,256}$/u), "group", group, "1 to 256 printable characters");
+  check(isText(name, /^\P{C}{1,128}$/u), "name", name, "1 to 128 printable characters");
+  check(isText(certificate, /^[\x21-\x7e]{1,256}$/), "certificate", certificate, "a name in ASCII");
+  check(
+    (expiresAtMs ?? Infinity) > nowMs,
+    "expiresAtMs",
+    expiresAtMs,
+    "a time in the future, in ms",
+  );
+}
+
+function check(isGood: boolean, path: string, found: unknown, allowed: string): void {
+  if (!isGood) throw new SpillwayError("request_invalid", { path, found, allowed });
+}
+
+function isText(text: string | undefined, form: RegExp): boolean {
+  return text === undefined || form.test(text);
 }
 
 function isExpired({ expiresAtMs = Infinity }: TokenRecord, nowMs: number): boolean {
