@@ -54,6 +54,8 @@ export interface RouteRow {
   readonly path: string;
   readonly verb: Verb | "public";
   readonly byGroup: boolean;
+  /** Whether the handler checks each object. */
+  readonly checksObject: boolean;
 }
 
 /** Bodies of calls that are no messages. */
@@ -78,8 +80,9 @@ export function createApp(context: Context, connections: Connections): FastifyIn
   app.decorateRequest("principal");
   app.addHook("onRoute", ({ config, path, method }) => {
     if (config?.verb === undefined) throw new Error(`the route ${path} says no verb`);
-    const { verb, byGroup = false } = config;
-    for (const each of [method].flat()) app.routeRows.push({ method: each, path, verb, byGroup });
+    const { verb, byGroup = false, checks } = config;
+    const row = { path, verb, byGroup, checksObject: checks === "object" };
+    for (const each of [method].flat()) app.routeRows.push({ method: each, ...row });
   });
   app.addHook("onRequest", (request, reply, done) => {
     reply.header("spillway-request-id", request.id).header("x-content-type-options", "nosniff");

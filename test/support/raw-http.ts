@@ -29,11 +29,12 @@ export async function readAll(socket: Socket): Promise<string> {
   return Buffer.concat(parts).toString("latin1");
 }
 
-/** Sends bytes, ends, and gives every answer that came. */
-export async function exchange(url: string, bytes: string | Buffer): Promise<RawAnswer[]> {
+/** Sends a request that closes its connection, and gives every answer that came. */
+export async function exchange(url: string, request: string): Promise<RawAnswer[]> {
   const socket = await openSocket(url);
   const read = readAll(socket);
-  socket.end(typeof bytes === "string" ? Buffer.from(bytes, "latin1") : bytes);
+  const closing = request.replace("HTTP/1.1\r\n", "HTTP/1.1\r\nconnection: close\r\n");
+  socket.write(Buffer.from(closing, "latin1"));
   return answersOf(await read);
 }
 
