@@ -14,6 +14,7 @@ const usageErrors = new Set<string>([
   "not_found",
   "contract_invalid",
   "config_invalid",
+  "request_invalid",
 ]);
 
 process.exitCode = await main(process.argv);

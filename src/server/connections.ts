@@ -31,6 +31,7 @@ const headersSeenMax = 128;
 const bodyBytesPerSMin = 1024;
 const checkGapMaxMs = 5000;
 const busyRetryMs = 1000;
+const keepAliveBufferMs = 1000;
 
 export interface ConnectionsDeps {
   readonly log: Log;
@@ -74,6 +75,8 @@ export class Connections implements Disposable {
       headersTimeout: Math.min(headersTimeoutMs, requestTimeoutMs),
       requestTimeout: requestTimeoutMs,
       keepAliveTimeout: idleTimeoutMs,
+      // What a client is not told, so that its next request does not meet the end of its connection.
+      keepAliveTimeoutBuffer: Math.min(keepAliveBufferMs, idleTimeoutMs),
       connectionsCheckingInterval: this.#checkGapMs,
       noDelay: true,
     };

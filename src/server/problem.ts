@@ -43,7 +43,10 @@ const fastifyCodes: Readonly<Record<string, ErrorCode>> = {
 /** What was thrown, as one of our own: what Fastify refuses is the caller's mistake, the rest a defect. */
 export function knownError(thrown: unknown): SpillwayError {
   if (isSpillwayError(thrown)) return thrown;
-  const { code, message, statusCode } = thrown as Error & { code?: string; statusCode?: number };
+  const { code, message, statusCode } = (thrown ?? {}) as Partial<Error> & {
+    code?: string;
+    statusCode?: number;
+  };
   const known = fastifyCodes[code ?? ""];
   if (known !== undefined) return new SpillwayError(known, { found: message }, { cause: thrown });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
