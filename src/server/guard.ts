@@ -42,7 +42,7 @@ export function isOpenListen({ listen: { host, behindProxy } }: Config): boolean
 }
 
 /** @param host Name or address, with or without brackets, without a port. */
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   const name = host.toLowerCase();
   return (
     name === "localhost" ||
