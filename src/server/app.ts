@@ -89,7 +89,7 @@ export function createApp(context: Context, connections: Connections): FastifyIn
     guard.check(request);
     if (guard.preflight(request, reply)) return;
     admit(context, request);
-    if (!request.is404) connections.expectBody(request.raw, reply.raw);
+    connections.expectBody(request.raw, request.is404 ? undefined : reply.raw);
     done();
   });
   app.addHook("onResponse", (request, _reply, done) => {
@@ -171,6 +171,7 @@ function answerProblem(reply: FastifyReply, error: SpillwayError): FastifyReply 
   if (problem.status === 401) reply.header("www-authenticate", 'Bearer realm="spillway"');
   return reply
     .code(problem.status)
+    .header("spillway-request-id", reply.request.id) // What no route was found for met no hook.
     .header("content-type", "application/problem+json")
     .send(JSON.stringify(problem));
 }

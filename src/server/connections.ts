@@ -111,12 +111,12 @@ export class Connections implements Disposable {
   }
 
   /**
-   * Call it when a request was let in: its body is asked for, if the client waits to be asked, and it is
-   * watched how fast it comes (C2).
+   * Call it when a request was let in: it is watched how fast its body comes (C2).
+   * @param response Asks for the body, if the client waits to be asked; absent: nobody wants it.
    */
-  expectBody(request: IncomingMessage, response: ServerResponse): void {
+  expectBody(request: IncomingMessage, response: ServerResponse | undefined): void {
     const { headers, socket } = request;
-    if (headers.expect !== undefined) response.writeContinue();
+    if (headers.expect !== undefined) response?.writeContinue();
     if (headers["content-length"] === undefined && headers["transfer-encoding"] === undefined) {
       return;
     }
@@ -176,12 +176,13 @@ export class Connections implements Disposable {
     }
   }
 
-  /** An answer on the bare socket, unless another has begun; then the connection ends. */
+  /**
+   * An answer on the bare socket, then the connection ends. Where a request that has come whole still waits
+   * for its answer, nothing is said: it would take this for its own, and may have been accepted.
+   */
   #refuse(socket: Duplex, code: ErrorCode): void {
-    const { _httpMessage: answering } = socket as {
-      _httpMessage?: { headersSent: boolean } | null;
-    };
-    if (answering?.headersSent === true || !socket.writable) {
+    const { _httpMessage: pending } = socket as { _httpMessage?: ServerResponse | null };
+    if (pending?.headersSent === true || pending?.req.complete === true || !socket.writable) {
       socket.destroy();
       return;
     }

@@ -14,19 +14,11 @@ export type LogLevel = "info" | "warn" | "error";
 
 /** Names of events; a text that is none of them (nor a code of the catalogue) is written as "other". */
 const events = [
-  "listening",
-  "closing",
   "request.refused",
   "request.failed",
   "connection.refused",
   "tls.reloaded",
   "tls.reload_failed",
-  "flow.paused",
-  "flow.resumed",
-  "push.failed",
-  "push.recovered",
-  "config.reloaded",
-  "config.reload_failed",
 ] as const;
 
 export type LogEvent = (typeof events)[number];

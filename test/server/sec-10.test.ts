@@ -91,12 +91,13 @@ test("S10 every answer has an id of its own", async () => {
   for (const request of [
     requestText(`POST ${path}`, {}, "x"),
     requestText("GET /nowhere"),
+    requestText("GET /%zz"),
     requestText("GET /v1/tokens", { host: "a.test" }),
     "no http\r\n\r\n",
   ]) {
     const [answer] = await exchange(server.url, request);
     ids.push(answer!.headers.get("spillway-request-id"));
   }
-  expect(new Set(ids).size).toBe(4);
+  expect(new Set(ids).size).toBe(5);
   expect(ids).not.toContain(undefined);
 });

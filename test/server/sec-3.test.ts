@@ -255,6 +255,15 @@ test("S3 what is no HTTP is answered as a problem, and closes the connection", a
   }
 });
 
+test("S3 attack: what follows a request on its connection is not answered in its place", async () => {
+  const server = await openServer({ flows: { orders: {} } });
+  const socket = await openSocket(server.url);
+  const read = readAll(socket);
+  socket.write(`${requestText(`POST ${path}`, {}, "x")}no http\r\n\r\n`);
+  const statuses = answersOf(await read).map(({ status }) => status);
+  expect(statuses).not.toEqual([400]);
+});
+
 test("S3 a caller without a token is nobody, however well it is known otherwise", async () => {
   const server = await openServer({ flows: { orders: {} } });
   await makeAdmin(server);
