@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { parseConfig } from "../../src/config/index.ts";
+import { demand } from "../../src/server/access.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { Context, RouteRow } from "../../src/server/app.ts";
 import { Connections } from "../../src/server/connections.ts";
@@ -169,6 +170,16 @@ test("S2 attack: other spellings of a path reach nothing more", async () => {
   }
   const { counters } = server.spillway.flow("other-a").state();
   expect(counters.accepted).toBe(0);
+});
+
+test("S2 attack: a route that does not say that it holds groups apart is not there for a group, whatever its scope", () => {
+  const member = { id: "m", group: "acme", allows: () => true, allowsSome: () => true };
+  for (const flow of ["orders", undefined]) {
+    const notFound: unknown = expect.objectContaining({ code: "not_found" });
+    expect(() => demand(member, { verb: "observe" }, flow)).toThrow(notFound);
+    expect(() => demand(member, { verb: "consume", checks: "object" }, flow)).toThrow(notFound);
+    demand(member, { verb: "produce", byGroup: true }, flow);
+  }
 });
 
 test("S2 a route that says no verb is not served: the server does not start with it", () => {
