@@ -12,7 +12,7 @@ import { checkOptions, SpillwayError } from "./base/index.ts";
 import type { Clock } from "./base/index.ts";
 import { TargetDriver } from "./consumer/index.ts";
 import type { SavedBreaker } from "./control/index.ts";
-import type { Engine, MetaEntry } from "./engines/index.ts";
+import type { Engine, MetaEntry, MetaStore } from "./engines/index.ts";
 import { sqlite } from "./engines/sqlite/index.ts";
 import { Flow } from "./flow-handle.ts";
 import type { Controls } from "./flow-handle.ts";
@@ -182,6 +182,11 @@ export class Spillway implements AsyncDisposable {
   /** What "accepted" means here. */
   get durability(): Engine["profile"]["durability"] {
     return this.#engine.profile.durability;
+  }
+
+  /** Small durable values beside the flows, for what is built on top; `flow/` and `breaker/` are taken. */
+  get meta(): MetaStore {
+    return this.#engine.meta;
   }
 
   /** Names of the flows that the store knows, open or not. */

@@ -10,7 +10,11 @@ import { parseConfig } from "../config/index.ts";
 import type { Config, ConfigOptions } from "../config/index.ts";
 
 /** What is looked for where no file is named. */
-const configNames = ["spillway.config.ts", "spillway.config.js", "spillway.config.json"] as const;
+export const configNames = [
+  "spillway.config.ts",
+  "spillway.config.js",
+  "spillway.config.json",
+] as const;
 export const configNamesText: string = configNames.join(", ");
 
 /** Those that are here, as they are looked for. */

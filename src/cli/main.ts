@@ -9,6 +9,7 @@ import { addRestore } from "./restore.ts";
 import { addDoctor } from "./doctor.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
+import { addToken } from "./token.ts";
 import { addDemo } from "./demo/command.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { packageVersion } from "./package-root.ts";
@@ -18,6 +19,7 @@ const usageErrors = new Set<string>([
   "not_found",
   "contract_invalid",
   "config_invalid",
+  "request_invalid",
 ]);
 
 process.exitCode = await main(process.argv);
@@ -39,6 +41,7 @@ async function main(argv: readonly string[]): Promise<number> {
   addBackup(program);
   addRestore(program);
   addSimulate(program);
+  addToken(program);
   try {
     await program.parseAsync(argv);
     return Number(process.exitCode ?? exitCodes.ok);

@@ -3,14 +3,20 @@
  * and every error as a problem.
  */
 import { setMaxListeners } from "node:events";
+import type { Socket } from "node:net";
 import { fastify, LogController } from "fastify";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { SpillwayError } from "../base/index.ts";
+import { catalogue, SpillwayError } from "../base/index.ts";
 import type { Config } from "../config/index.ts";
 import type { Flow, Spillway } from "../spillway.ts";
+import { demand } from "./access.ts";
 import type { Access, Principal, Verb } from "./access.ts";
-import { addJsonParser, answerExpectations, envelopeBytesMax, isUnread, passOver } from "./body.ts";
-import { answerClientError, knownError, problemOf } from "./problem.ts";
+import type { Audit } from "./audit.ts";
+import { addJsonParser, envelopeBytesMax, isUnread, passOver } from "./body.ts";
+import type { Connections } from "./connections.ts";
+import { checkBody, createGuard, declaredBytes } from "./guard.ts";
+import type { Log } from "./log.ts";
+import { knownError, problemOf } from "./problem.ts";
 import { Routes } from "./routes.ts";
 
 /** What every part of the server works with. */
@@ -18,28 +24,11 @@ export interface Context {
   readonly config: Config;
   readonly spillway: Spillway;
   readonly access: Access;
+  readonly audit: Pick<Audit, "record" | "list" | "head">;
+  readonly log: Log;
   /** @throws {SpillwayError} not_found */
   flow(name: string): Flow<Uint8Array>;
   readonly flows: ReadonlyMap<string, Flow<Uint8Array>>;
-  /** Absent: nothing is recorded. */
-  readonly audit?: Audit;
-}
-
-/** Who did what, for operators' actions. */
-export interface Audit {
-  record(entry: AuditEntry): Promise<void>;
-}
-
-export interface AuditEntry {
-  readonly principal: string;
-  /** "flow.pause", "flow.policy", "dead-letters.redrive" and so on. */
-  readonly action: string;
-  readonly flow?: string;
-  readonly partition?: number;
-  readonly before?: unknown;
-  readonly after?: unknown;
-  readonly reason?: string;
-  readonly requestId: string;
 }
 
 declare module "fastify" {
@@ -47,119 +36,161 @@ declare module "fastify" {
     /** What the caller must be allowed; "public": nothing. Every route says it. */
     verb?: Verb | "public";
     /**
-     * "object": the handler checks each object with `request.principal.allows`, for the address names no
-     * flow.
+     * "object": the handler checks each object with `request.principal.allows`, for the path names no
+     * flow. Without it such a call needs its verb on every flow.
      */
     checks?: "object";
+    /** The handler holds a token of a group to that group (`groupOf`). Without it such a token gets 404. */
+    byGroup?: true;
+  }
+  interface FastifyInstance {
+    /** Every route, with what it demands. */
+    readonly routeRows: RouteRow[];
+    /** Aborts when the server begins to close: nothing waits any longer. */
+    closing: AbortSignal;
   }
   interface FastifyRequest {
     principal: Principal;
   }
-  interface FastifyInstance {
-    /** Aborts when the server begins to close: nothing waits any longer. */
-    closing: AbortSignal;
-  }
 }
 
-const headerBytesMax = 16 * 1024;
-const headersMax = 100;
+export interface RouteRow {
+  readonly method: string;
+  readonly path: string;
+  readonly verb: Verb | "public";
+  readonly byGroup: boolean;
+  /** Whether the handler checks each object. */
+  readonly checksObject: boolean;
+}
 
-export function createApp(context: Context): FastifyInstance {
-  const { limits, log } = context.config;
+export function createApp(context: Context, connections: Connections): FastifyInstance {
+  const { config, log } = context;
+  const guard = createGuard(config);
   const app = fastify({
-    logger: log === "silent" ? false : { level: log, stream: process.stderr },
+    loggerInstance: log.forFastify(),
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: envelopeBytesMax,
-    requestTimeout: limits.requestTimeoutMs,
-    keepAliveTimeout: limits.idleTimeoutMs,
-    clientErrorHandler: answerClientError,
-    http: {
-      headersTimeout: limits.headersTimeoutMs,
-      maxHeaderSize: headerBytesMax,
-      connectionsCheckingInterval: 5000,
-    },
-    routerOptions: { maxParamLength: 512 },
+    genReqId: connections.requestId,
     // While it closes, what is asked on an open connection is answered by its route, as a problem.
     return503OnClosing: false,
+    serverFactory: connections.createServer,
+    clientErrorHandler: () => undefined, // `connections` answers.
+    routerOptions: { maxParamLength: 512 },
     frameworkErrors: (error, request, reply) =>
       void answerProblem(request, reply, knownError(error)),
-  });
-  app.server.maxHeadersCount = headersMax;
-  app.server.maxConnections = limits.connections;
+  }) as FastifyInstance;
+  app.decorate("routeRows", []);
   app.decorateRequest("principal");
   // Schemas are for the document: what they say is checked by the same shapes in `shapes.ts`.
   app.setValidatorCompiler(() => () => true);
   app.setSerializerCompiler(() => (value) => JSON.stringify(value));
   addJsonParser(app);
-  answerExpectations(app);
-  closeInTime(app, context.config.drainMs);
+  tellOfClosing(app);
   const routes = new Routes();
   app.addHook("onRoute", ({ config, path, method }) => {
     if (config?.verb === undefined) throw new Error(`the route ${path} says no verb`);
+    const { verb, byGroup = false, checks } = config;
+    const row = { path, verb, byGroup, checksObject: checks === "object" };
+    for (const each of [method].flat()) app.routeRows.push({ method: each, ...row });
     routes.add(method, path);
   });
-  app.addHook("onRequest", (request, _reply, done) => {
-    try {
-      admit(context, request);
-    } catch (error) {
-      return done(error as Error);
-    }
+  app.addHook("onRequest", (request, reply, done) => {
+    reply.header("spillway-request-id", request.id).header("x-content-type-options", "nosniff");
+    guard.check(request);
+    if (guard.preflight(request, reply)) return;
+    admit(context, request);
+    connections.expectBody(request.raw);
+    done();
+  });
+  app.addHook("onResponse", (request, _reply, done) => {
+    settleUse(context, request);
+    done();
+  });
+  app.addHook("preClose", (done) => {
+    connections.endWithin(config.drainMs);
     done();
   });
   app.setErrorHandler((error, request, reply) => {
     const known = knownError(error);
-    if (known.code === "invariant_broken") request.log.error({ err: known.cause }, known.code);
+    tellOf(log, request, known);
     return answerProblem(request, reply, known);
   });
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split("?", 1)[0]!;
-    const allowed = routes.methodsAt(path);
-    if (allowed.length === 0) {
+    const methods = routes.methodsAt(path);
+    if (methods.length === 0) {
       return answerProblem(request, reply, new SpillwayError("not_found", { path }));
     }
-    reply.header("allow", allowed.join(", "));
+    const allowed = methods.join(", ");
     const found = request.method;
-    return answerProblem(
-      request,
-      reply,
-      new SpillwayError("method_not_allowed", { path, found, allowed: allowed.join(", ") }),
-    );
+    reply.header("allow", allowed);
+    const refusal = new SpillwayError("method_not_allowed", { path, found, allowed });
+    return answerProblem(request, reply, refusal);
   });
   return app;
 }
 
-/** What waits is told at once; what does not end in time is cut off. */
-function closeInTime(app: FastifyInstance, drainMs: number): void {
+/** What waits hears of it at once. */
+function tellOfClosing(app: FastifyInstance): void {
   const closing = new AbortController();
   setMaxListeners(0, closing.signal); // Everyone who waits listens.
   app.decorate("closing", closing.signal);
-  let cut: NodeJS.Timeout | undefined;
   app.addHook("preClose", (done) => {
     closing.abort();
-    cut = setTimeout(() => app.server.closeAllConnections(), drainMs);
-    done();
-  });
-  app.addHook("onClose", (_app, done) => {
-    clearTimeout(cut);
     done();
   });
 }
 
 /** S3: who it is, whether they may, and how much they have used, before a byte of the body is read. */
 function admit({ access }: Context, request: FastifyRequest): void {
-  const { verb, checks } = request.routeOptions.config;
-  if (verb === undefined || verb === "public") return; // Undefined: no such route.
-  const principal = access.principalOf(request.raw);
-  const { flow } = request.params as { readonly flow?: string };
-  if (checks !== "object") demand(principal, verb, flow);
-  request.principal = principal;
-  access.charge(principal, Number(request.headers["content-length"] ?? 0));
+  const { config, bodyLimit } = request.routeOptions;
+  const { verb } = config;
+  if (verb === undefined) return; // No such route.
+  if (verb !== "public") {
+    const principal = access.principalOf(request.raw);
+    const { flow } = (request.params ?? {}) as { readonly flow?: string };
+    demand(principal, { ...config, verb }, flow);
+    request.principal = principal;
+    access.attach(principal, request.raw.socket);
+    access.charge(principal, Math.min(declaredBytes(request.headers), bodyLimit));
+  }
+  checkBody(request, bodyLimit);
 }
 
-/** @throws {SpillwayError} forbidden */
-export function demand(principal: Principal, needed: Verb, flow: string | undefined): void {
-  if (principal.allows(needed, flow)) return;
-  throw new SpillwayError("forbidden", { needed, ...(flow === undefined ? {} : { flow }) });
+/** Bytes of each connection that somebody has paid for. */
+const paidBytes = new WeakMap<Socket, number>();
+
+/** What came in chunks had no length to be charged by: it is counted on the wire when it has come. */
+function settleUse(
+  { access }: Context,
+  { principal, raw: { headers, socket } }: FastifyRequest,
+): void {
+  if (principal === undefined) return;
+  const bytes = socket.bytesRead;
+  if (headers["transfer-encoding"] !== undefined) {
+    access.owe(principal, Math.max(0, bytes - (paidBytes.get(socket) ?? 0)));
+  }
+  paidBytes.set(socket, bytes);
+}
+
+function tellOf(
+  log: Log,
+  { id, method, routeOptions, principal }: FastifyRequest,
+  error: SpillwayError,
+): void {
+  const { code } = error;
+  const status = catalogue[code].http;
+  const fields = {
+    requestId: id,
+    method,
+    route: routeOptions.url,
+    status,
+    code,
+    principal: principal?.id,
+  };
+  if (code === "invariant_broken") log.error("request.failed", { ...fields, error });
+  else if (status >= 500 || status === 401 || status === 403) log.warn("request.refused", fields);
+  else log.info("request.refused", fields);
 }
 
 function answerProblem(
@@ -171,6 +202,7 @@ function answerProblem(
   if (problem.retryAfterMs !== undefined) {
     reply.header("retry-after", Math.max(1, Math.ceil(problem.retryAfterMs / 1000)));
   }
+  if (problem.status === 401) reply.header("www-authenticate", 'Bearer realm="spillway"');
   if (isUnread(request.raw)) {
     if (request.headers.expect === undefined) {
       reply.removeHeader("connection");
@@ -179,6 +211,7 @@ function answerProblem(
   }
   return reply
     .code(problem.status)
+    .header("spillway-request-id", reply.request.id) // What no route was found for met no hook.
     .header("content-type", "application/problem+json")
     .send(JSON.stringify(problem));
 }

@@ -11,6 +11,7 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { catalogue, isSpillwayError, SpillwayError } from "../base/index.ts";
 import type { BatchResult, Flow } from "../spillway.ts";
+import { groupOf } from "./access.ts";
 import { parseLine } from "./batch-line.ts";
 import type { BatchMessage } from "./batch-line.ts";
 import { passOver } from "./body.ts";
@@ -179,12 +180,18 @@ export class Batch {
   #take(line: Buffer, nowMs: number): void {
     if (!this.#begin()) return;
     try {
-      const message = parseLine(line, nowMs);
+      const message = this.#forGroup(parseLine(line, nowMs));
       this.#slots.push(this.#messages.push(message) - 1);
     } catch (error) {
       this.#slots.push(refused(this.#line, known(error)));
     }
     if (this.#messages.length >= partLinesMax) this.#send();
+  }
+
+  /** A token of a group sends for that group only. */
+  #forGroup({ payload, fields }: BatchMessage): BatchMessage {
+    const group = groupOf(this.#request.principal, fields.group);
+    return { payload, fields: group === undefined ? fields : { ...fields, group } };
   }
 
   #refuseLine(error: SpillwayError): void {

@@ -26,7 +26,8 @@ export function addBatch(app: FastifyInstance, context: Context): void {
     scope.post<{ Params: { flow: string } }>(
       "/v1/flows/:flow/messages::batch",
       {
-        config: { verb: "produce" },
+        bodyLimit: batchBytes,
+        config: { verb: "produce", byGroup: true },
         schema: batchCall,
         onRequest: (request, _reply, done) => {
           context.flow(request.params.flow);

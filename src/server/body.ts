@@ -99,13 +99,3 @@ export function passOver(raw: IncomingMessage): void {
   raw.once("end", () => clearTimeout(cut));
   raw.resume();
 }
-
-/** A client that asks before it sends is told to go on when its body is read, and not if it is refused. */
-export function answerExpectations(app: FastifyInstance): void {
-  app.server.on("checkContinue", (request, response) => {
-    request.once("resume", () => {
-      if (!response.headersSent) response.writeContinue();
-    });
-    app.server.emit("request", request, response);
-  });
-}

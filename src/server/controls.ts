@@ -2,9 +2,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { isSpillwayError, SpillwayError } from "../base/index.ts";
-import { fields } from "../flow/index.ts";
+import { changePolicy, fields } from "../flow/index.ts";
 import type { Flow } from "../spillway.ts";
-import type { AuditEntry, Context } from "./app.ts";
+import type { Context } from "./app.ts";
+import { audited } from "./audit.ts";
+import type { AuditEntry } from "./audit.ts";
 import { waitOf } from "./message-fields.ts";
 import { documented, freeText, parsedBody } from "./shapes.ts";
 import { flowPath, shownContract } from "./state.ts";
@@ -13,13 +15,14 @@ type Params = { readonly flow: string; readonly partition?: string };
 
 const bodyShape = fields.section({ reason: freeText("Why; for the audit log.").optional() });
 
-/** Writes what was done; it has happened when this is called. */
-export async function recordOf(
+/** Does what an operator asks for, once it stands in the audit log. */
+export function recorded<T>(
   { audit }: Context,
   { principal, id: requestId }: FastifyRequest,
   entry: Omit<AuditEntry, "principal" | "requestId">,
-): Promise<void> {
-  await audit?.record({ ...entry, principal: principal.id, requestId });
+  act: () => T | Promise<T>,
+): Promise<T> {
+  return audited(audit, { ...entry, principal: principal.id, requestId }, async () => act());
 }
 
 interface Action {
@@ -66,18 +69,15 @@ function addAction(scope: FastifyInstance, context: Context, path: string, name:
     async (request) => {
       const { reason } = parsedBody(bodyShape, request.body);
       const { flow, partition } = placeOf(context, request.params);
-      const before = controlsOf(flow, partition);
-      await action.run(flow, partition);
-      const after = controlsOf(flow, partition);
-      await recordOf(context, request, {
+      const entry = {
         action: `flow.${name}`,
         flow: flow.name,
         ...(partition === undefined ? {} : { partition }),
-        before,
-        after,
+        before: controlsOf(flow, partition),
         ...(reason === undefined ? {} : { reason }),
-      });
-      return after;
+      };
+      await recorded(context, request, entry, () => action.run(flow, partition));
+      return controlsOf(flow, partition);
     },
   );
 }
@@ -94,16 +94,14 @@ function addDrain(scope: FastifyInstance, context: Context, path: string): void 
     async (request, reply) => {
       const { reason } = parsedBody(bodyShape, request.body);
       const { flow, partition } = placeOf(context, request.params);
-      const before = controlsOf(flow, partition);
-      await flow.closeIntake(partition);
-      await recordOf(context, request, {
+      const entry = {
         action: "flow.drain",
         flow: flow.name,
         ...(partition === undefined ? {} : { partition }),
-        before,
-        after: controlsOf(flow, partition),
+        before: controlsOf(flow, partition),
         ...(reason === undefined ? {} : { reason }),
-      });
+      };
+      await recorded(context, request, entry, () => flow.closeIntake(partition));
       const waitMs = waitOf(request.headers, waitMaxMs);
       if (waitMs !== undefined) {
         reply.header("preference-applied", `wait=${Math.floor(waitMs / 1000)}`);
@@ -178,9 +176,10 @@ function addPolicy(scope: FastifyInstance, context: Context): void {
       const flow = context.flow(request.params.flow);
       const patch = parsedBody(patchShape, request.body);
       const before = shownContract(flow.contract);
-      const after = shownContract(flow.change(patch));
-      await recordOf(context, request, { action: "flow.policy", flow: flow.name, before, after });
-      return { contract: after, warnings: flow.warnings };
+      const after = shownContract(changePolicy(flow.contract, patch));
+      const entry = { action: "flow.policy", flow: flow.name, before, after };
+      await recorded(context, request, entry, () => flow.change(patch));
+      return { contract: shownContract(flow.contract), warnings: flow.warnings };
     },
   );
 }

@@ -5,7 +5,7 @@ import { SpillwayError } from "../base/index.ts";
 import { fields, formatId, parseId } from "../flow/index.ts";
 import type { DeadLetter } from "../spillway.ts";
 import type { Context } from "./app.ts";
-import { recordOf } from "./controls.ts";
+import { recorded } from "./controls.ts";
 import { Redrives } from "./redrives.ts";
 import { documented, freeText, parsed, parsedBody, queryChoice, queryCount } from "./shapes.ts";
 import { shortened } from "./state.ts";
@@ -106,13 +106,15 @@ function addRedrive(scope: FastifyInstance, context: Context, redrives: Redrives
       const flow = context.flow(request.params.flow);
       const { reason, ratePerS = 100, ...order } = parsedBody(redriveShape, request.body);
       checkIds(flow.name, order.ids ?? []);
-      const started = redrives.start(flow, { ...order, ratePerS });
-      await recordOf(context, request, {
+      const entry = {
         action: "dead-letters.redrive",
         flow: flow.name,
         after: { ids: order.ids?.length, max: order.max, ratePerS },
         ...(reason === undefined ? {} : { reason }),
-      });
+      };
+      const started = await recorded(context, request, entry, () =>
+        redrives.start(flow, { ...order, ratePerS }),
+      );
       return reply.code(202).header("location", request.url).send(started);
     },
   );
@@ -130,10 +132,11 @@ function addRedrive(scope: FastifyInstance, context: Context, redrives: Redrives
     { config: { verb: "admin" }, schema: redriveCancelCall },
     async (request) => {
       const { name } = context.flow(request.params.flow);
-      const view = redrives.cancel(name);
-      if (view === undefined) throw new SpillwayError("not_found", { redrive: name });
-      await recordOf(context, request, { action: "dead-letters.redrive.cancel", flow: name });
-      return view;
+      if (redrives.view(name) === undefined) {
+        throw new SpillwayError("not_found", { redrive: name });
+      }
+      const entry = { action: "dead-letters.redrive.cancel", flow: name };
+      return recorded(context, request, entry, () => redrives.cancel(name));
     },
   );
 }
@@ -153,13 +156,13 @@ function addPurge(scope: FastifyInstance, context: Context): void {
     async (request) => {
       const flow = context.flow(request.params.flow);
       const { ids: found, reason } = parsedBody(purgeShape, request.body);
-      const purged = await flow.purge(found, reason);
-      await recordOf(context, request, {
+      const entry = {
         action: "dead-letters.purge",
         flow: flow.name,
-        after: { ids: found, purged },
+        after: { ids: found },
         reason,
-      });
+      };
+      const purged = await recorded(context, request, entry, () => flow.purge(found, reason));
       return { purged };
     },
   );

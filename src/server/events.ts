@@ -11,7 +11,7 @@ import { SpillwayError } from "../base/index.ts";
 import { fields } from "../flow/index.ts";
 import type { Flow, FlowEvents } from "../spillway.ts";
 import type { Principal } from "./access.ts";
-import { demand } from "./app.ts";
+import { demand } from "./access.ts";
 import type { Context } from "./app.ts";
 import { documented, freeText, parsed } from "./shapes.ts";
 import { summaryOf } from "./state.ts";
@@ -55,7 +55,7 @@ export function addEvents(app: FastifyInstance, context: Context): void {
       (request, reply) => {
         const { flow } = parsed(query, request.query);
         if (flow !== undefined) {
-          demand(request.principal, "observe", flow);
+          demand(request.principal, { verb: "observe" }, flow);
           context.flow(flow);
         }
         reply.hijack();

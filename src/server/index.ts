@@ -3,3 +3,8 @@ export { Server } from "./server.ts";
 export type { Reloaded } from "./reload.ts";
 export { verifyWebhook, WebhookMemory } from "./webhooks.ts";
 export type { Webhook, WebhookRequest } from "./webhooks.ts";
+export type { ServerDeps } from "./server.ts";
+export { verifyAudit } from "./audit.ts";
+export { verbs } from "./scope.ts";
+export { openTokenStore } from "./security.ts";
+export type { NewToken, TokenView } from "./tokens.ts";

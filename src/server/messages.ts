@@ -7,8 +7,9 @@ import { z } from "zod";
 import { isSpillwayError, SpillwayError } from "../base/index.ts";
 import type { ErrorCode } from "../base/index.ts";
 import type { Flow, MessageOptions, Receipt } from "../spillway.ts";
+import { groupOf } from "./access.ts";
 import type { Context } from "./app.ts";
-import { checkDeclared, readBody } from "./body.ts";
+import { checkDeclared, envelopeBytesMax, readBody } from "./body.ts";
 import { isStructured, structuredFields } from "./cloud-events.ts";
 import { messageFields, waitOf } from "./message-fields.ts";
 import { RateLimits } from "./rate-headers.ts";
@@ -20,6 +21,7 @@ const empty = new Uint8Array(0);
 export function addMessages(app: FastifyInstance, context: Context): void {
   const limits = new RateLimits();
   const waitMaxMs = context.config.limits.requestTimeoutMs;
+  const bodyLimit = messageBytesMax(context);
   app.register((scope, _options, registered) => {
     scope.removeAllContentTypeParsers();
     scope.addContentTypeParser("*", (request, payload, done) => {
@@ -29,7 +31,8 @@ export function addMessages(app: FastifyInstance, context: Context): void {
     scope.post<{ Params: { flow: string } }>(
       "/v1/flows/:flow/messages",
       {
-        config: { verb: "produce" },
+        bodyLimit,
+        config: { verb: "produce", byGroup: true },
         schema: sendCall,
         onRequest: (request, _reply, done) => {
           // What can be refused is refused before the body is read (S3).
@@ -58,10 +61,19 @@ export function addMessages(app: FastifyInstance, context: Context): void {
   });
 }
 
-function fieldsOf({ headers }: Request, body: Uint8Array): MessageOptions {
-  const fields = messageFields(headers, Date.now());
-  if (!isStructured(headers["content-type"])) return fields;
-  return { ...structuredFields(body), ...fields };
+/** Of any flow; each flow's own is checked by its calls. */
+function messageBytesMax({ config }: Context): number {
+  const largest = Object.values(config.contracts).map((each) => each.messageBytesMax);
+  return Math.max(envelopeBytesMax, ...largest);
+}
+
+function fieldsOf({ headers, principal }: Request, body: Uint8Array): MessageOptions {
+  const own = messageFields(headers, Date.now());
+  const fields = isStructured(headers["content-type"])
+    ? { ...structuredFields(body), ...own }
+    : own;
+  const group = groupOf(principal, fields.group);
+  return group === fields.group ? fields : { ...fields, ...(group !== undefined && { group }) };
 }
 
 /** Waits for credit; whoever hangs up waits no longer, and nothing is sent. */

@@ -1,7 +1,4 @@
 /** Errors as RFC 9457 problems: one form for everything that a request can meet. */
-import { STATUS_CODES } from "node:http";
-import type { Socket } from "node:net";
-import type { ConnectionError } from "fastify";
 import { catalogue, isSpillwayError, SpillwayError } from "../base/index.ts";
 import type { ErrorCode, ErrorDetails } from "../base/index.ts";
 
@@ -40,31 +37,6 @@ function isPause({ code, retry }: SpillwayError): boolean {
   return retry !== "never" && (http === 429 || http === 503 || http === 507);
 }
 
-const clientCodes: Readonly<Record<string, ErrorCode>> = {
-  HPE_HEADER_OVERFLOW: "headers_too_large",
-  ERR_HTTP_REQUEST_TIMEOUT: "request_too_slow",
-};
-
-/** A request that cannot be read: its connection ends with a problem, too. */
-export function answerClientError(error: ConnectionError, socket: Socket): void {
-  // An answer that has begun cannot be taken back: it ends here.
-  const { _httpMessage: answering } = socket as {
-    _httpMessage?: { readonly headersSent: boolean } | null;
-  };
-  if (error.code === "ECONNRESET" || !socket.writable || answering?.headersSent === true) {
-    socket.destroy();
-    return;
-  }
-  const code = clientCodes[error.code] ?? "request_invalid";
-  const { retryAfterMs: _later, ...problem } = problemOf(
-    new SpillwayError(code, code === "request_invalid" ? { found: error.message } : {}),
-  );
-  const body = JSON.stringify(problem);
-  socket.end(
-    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\ncontent-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-  );
-}
-
 const fastifyCodes: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: "message_too_large",
   FST_ERR_CTP_INVALID_MEDIA_TYPE: "media_type_unsupported",
@@ -77,11 +49,19 @@ const fastifyCodes: Readonly<Record<string, ErrorCode>> = {
 /** What was thrown, as one of our own: what Fastify refuses is the caller's mistake, the rest a defect. */
 export function knownError(thrown: unknown): SpillwayError {
   if (isSpillwayError(thrown)) return thrown;
-  const { code, message, statusCode } = thrown as Error & { code?: string; statusCode?: number };
+  const { code, message, statusCode } = (thrown ?? {}) as Partial<Error> & {
+    code?: string;
+    statusCode?: number;
+  };
   const known = fastifyCodes[code ?? ""];
   if (known !== undefined) return new SpillwayError(known, { found: message }, { cause: thrown });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    return new SpillwayError("request_invalid", { found: message }, { cause: thrown });
+    // What others throw may quote the body: their text goes nowhere.
+    return new SpillwayError(
+      "request_invalid",
+      { found: code ?? "bad request" },
+      { cause: thrown },
+    );
   }
   return new SpillwayError("invariant_broken", {}, { cause: thrown });
 }

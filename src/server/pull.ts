@@ -8,7 +8,7 @@ import { z } from "zod";
 import { isSpillwayError, SpillwayError } from "../base/index.ts";
 import { fields } from "../flow/index.ts";
 import type { Delivery, Flow } from "../spillway.ts";
-import { demand } from "./app.ts";
+import { demand } from "./access.ts";
 import type { Context } from "./app.ts";
 import { Deliveries, parseDeliveryId } from "./deliveries.ts";
 import { documented, freeText, parsed, parsedBody } from "./shapes.ts";
@@ -160,7 +160,7 @@ function addSettleRoutes(scope: FastifyInstance, deliveries: Deliveries): void {
         schema: settleCalls[verb],
         // On the flow that the delivery is of (S2), before the body is read.
         onRequest: ({ params: { delivery }, principal }, _reply, done) => {
-          demand(principal, "consume", parseDeliveryId(delivery)?.flow ?? "");
+          demand(principal, { verb: "consume" }, parseDeliveryId(delivery)?.flow ?? "");
           done();
         },
       },

@@ -10,9 +10,9 @@ import type { Config } from "../config/index.ts";
 import type { FlowOptions } from "../flow/index.ts";
 import { openSpillway } from "../spillway.ts";
 import type { Flow, Spillway } from "../spillway.ts";
-import { openAccess } from "./access.ts";
 import { createApp } from "./app.ts";
-import type { Context } from "./app.ts";
+import type { Context, RouteRow } from "./app.ts";
+import { addAuditRoutes } from "./audit-routes.ts";
 import { addBatch } from "./batch.ts";
 import { addControls } from "./controls.ts";
 import { addDeadLetters } from "./dead-letters.ts";
@@ -24,18 +24,29 @@ import { addPull } from "./pull.ts";
 import { Pusher } from "./push/index.ts";
 import { reload } from "./reload.ts";
 import type { Reloadable, Reloaded } from "./reload.ts";
+import { openSecurity } from "./security.ts";
+import type { Security } from "./security.ts";
 import { Sockets } from "./socket/index.ts";
 import { addState } from "./state.ts";
+import { addTokenRoutes } from "./token-routes.ts";
 
 /** What answers are on their way may still be read by their callers when all the rest has ended. */
 const lastAnswersMs = 1000;
+
+/** Living things, for tests. */
+export interface ServerDeps {
+  /** Takes a line of the log; standard error by default. */
+  readonly writeLog?: (line: string) => void;
+}
 
 interface Parts {
   readonly spillway: Spillway;
   readonly app: FastifyInstance;
   readonly sockets: Sockets;
-  readonly pusher: Pusher;
+  readonly security: Security;
   readonly running: Reloadable;
+  /** All of them, in the order in which they were opened. */
+  readonly owned: AsyncDisposableStack;
 }
 
 export class Server implements AsyncDisposable {
@@ -48,11 +59,14 @@ export class Server implements AsyncDisposable {
    * Opens the store and listens.
    * @throws {SpillwayError} As `openSpillway`; contract_invalid, listen_unsafe, port_in_use
    */
-  static async open(config: Config): Promise<Server> {
+  static async open(config: Config, deps: ServerDeps = {}): Promise<Server> {
     await using opening = new AsyncDisposableStack();
     const spillway = opening.use(
       await openSpillway({ dir: config.engine.dir, drainMaxMs: config.drainMs }),
     );
+    const writeLog = deps.writeLog ?? ((line: string) => void process.stderr.write(line));
+    const security = await openSecurity(config, spillway.meta, opening, writeLog);
+    const { access, audit, log } = security;
     const flows = new Map<string, Flow<Uint8Array>>();
     // Payloads are opaque here: what they mean is the ends' business.
     const flowOf = (name: string, options: FlowOptions): Flow<Uint8Array> =>
@@ -65,7 +79,9 @@ export class Server implements AsyncDisposable {
     const context: Context = {
       config,
       spillway,
-      access: openAccess,
+      access,
+      audit,
+      log,
       flows,
       flow: (name) => {
         const flow = flows.get(name);
@@ -73,7 +89,7 @@ export class Server implements AsyncDisposable {
         return flow;
       },
     };
-    const app = createApp(context);
+    const app = createApp(context, security.connections);
     opening.defer(() => app.close());
     addOpenApi(app);
     addMessages(app, context);
@@ -84,6 +100,8 @@ export class Server implements AsyncDisposable {
     addControls(app, context);
     addEvents(app, context);
     addHealth(app, context);
+    addTokenRoutes(app, security.tokens);
+    addAuditRoutes(app, context);
     const sockets = opening.use(new Sockets(app.server, context));
     for (const flow of flows.values()) await flow.opened();
     const { host, port } = config.listen;
@@ -91,7 +109,6 @@ export class Server implements AsyncDisposable {
       throw listenError(error, config);
     });
     pusher.start();
-    opening.move(); // From here the server closes them.
     const openFlow = async (name: string, options: FlowOptions): Promise<Flow<Uint8Array>> => {
       const flow = flowOf(name, options);
       await flow.opened();
@@ -99,9 +116,13 @@ export class Server implements AsyncDisposable {
       flows.set(name, flow);
       return flow;
     };
-    const prepares = [async () => pusher.prepare()];
+    const prepares = [
+      async () => pusher.prepare(),
+      async () => () => void security.certificates?.reload(),
+    ];
     const running = { config, flows, openFlow, prepares };
-    return new Server({ spillway, app, sockets, pusher, running });
+    const owned = opening.move(); // From here the server closes them.
+    return new Server({ spillway, app, sockets, security, running, owned });
   }
 
   private constructor(parts: Parts) {
@@ -126,7 +147,17 @@ export class Server implements AsyncDisposable {
   get url(): string {
     const { address, family, port } = this.#parts.app.server.address() as AddressInfo;
     const host = family === "IPv6" ? `[${address}]` : address;
-    return `http://${host}:${port}`;
+    return `${this.#parts.security.certificates === undefined ? "http" : "https"}://${host}:${port}`;
+  }
+
+  /** Every route, with what it demands. */
+  get routes(): readonly RouteRow[] {
+    return this.#parts.app.routeRows;
+  }
+
+  /** Reads certificate, key and authority again. @returns Whether what the files hold is in use. */
+  reloadCertificates(): boolean {
+    return this.#parts.security.certificates?.reload() ?? true;
   }
 
   /** Takes nothing new, lets what is in flight end within the limit, and closes the store. */
@@ -136,8 +167,8 @@ export class Server implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    const { app, sockets, pusher } = this.#parts;
-    using _pusher = pusher; // Its calls end while the flows drain.
+    const { app, sockets, owned } = this.#parts;
+    await using _owned = owned; // What is closed already is closed once.
     sockets.drain();
     const answered = app.close(); // Nobody connects any more; what was asked is answered.
     await this.spillway.close(); // It ends the waits of those that wait for an answer.

@@ -63,6 +63,7 @@ const params: Readonly<Record<string, Json>> = {
   partition: { type: "integer", minimum: 0, description: "Number of a partition, from 0." },
   seq: { type: "integer", minimum: 1, description: "Position in the partition, from 1." },
   message: { type: "string", description: 'Id of a message, "flow/partition/seq", URL-encoded.' },
+  id: { type: "string", description: "Id of a token." },
   delivery: { type: "string", description: 'Id of a delivery, "flow.partition.seq.attempt".' },
 };
 

@@ -35,7 +35,7 @@ test("a request that never ends does not keep the server from stopping", async (
   socket.on("error", () => undefined);
   await once(socket, "connect");
   socket.write(
-    "POST /v1/flows/orders/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+    "POST /v1/flows/orders/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nhalf",
   );
   expect((await post(server.url)).status).toBe(202); // By now the half has arrived, too.
   const closed = once(socket, "close");

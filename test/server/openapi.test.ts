@@ -65,6 +65,11 @@ test("every call of the design is in it, with its summary, answers and parameter
       "DELETE /v1/flows/{flow}/dead-letters:redrive",
       "POST /v1/flows/{flow}/dead-letters:purge",
       "GET /v1/events",
+      "POST /v1/tokens",
+      "GET /v1/tokens",
+      "DELETE /v1/tokens/{id}",
+      "GET /v1/audit",
+      "GET /v1/audit/verification",
       "GET /healthz",
       "GET /readyz",
       "GET /openapi.json",
@@ -105,7 +110,8 @@ test("every route is documented: each of the document is there, and answers", as
 });
 
 test("a route without a verb cannot be added", async () => {
-  const app = createApp(await openContext({ flows: {} }));
+  const { context, security } = await openContext({ flows: {} });
+  const app = createApp(context, security.connections);
   addOpenApi(app);
   expect(() => app.get("/open", () => "x")).toThrow("says no verb");
   await app.close();

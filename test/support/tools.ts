@@ -15,6 +15,11 @@ const tools: readonly Tool[] = [
     binaries: ["cc", "gcc"],
     install: "apt-get install gcc libc6-dev",
   },
+  {
+    suites: "TLS and client certificates",
+    binaries: ["openssl"],
+    install: "apt-get install openssl",
+  },
 ];
 
 /** @param path Where to look: folders as `PATH` names them. */

@@ -130,7 +130,8 @@ const sql: Readonly<Record<StatementName, string>> = {
   list: `SELECT *, coalesce(data, (SELECT data FROM body WHERE id = shelf.p * 1099511627776 + seq))
     AS data FROM shelf WHERE p = ? AND kind = ? AND seq > ? ORDER BY seq LIMIT ?`,
   metaGet: "SELECT key, value, revision FROM meta WHERE key = ?",
-  metaList: "SELECT key, value, revision FROM meta WHERE key >= ? ORDER BY key",
+  metaList:
+    "SELECT key, value, revision FROM meta WHERE key >= ?1 AND key < ?1 || char(1114111) ORDER BY key",
   metaCount: "UPDATE meta_revision SET revision = revision + 1 RETURNING revision",
   metaSet: "INSERT OR REPLACE INTO meta VALUES(?, ?, ?)",
   metaDelete: "DELETE FROM meta WHERE key = ?",

@@ -8,6 +8,7 @@ import type { ClientFrame } from "../../protocol/index.ts";
 import { systemClock } from "../../system-clock.ts";
 import type { Principal } from "../access.ts";
 import type { Context } from "../app.ts";
+import { isHostAllowed, isOriginAllowed } from "../guard.ts";
 import { problemOf } from "../problem.ts";
 import { Connection } from "./connection.ts";
 import type { ConnectionHost } from "./connection.ts";
@@ -28,6 +29,7 @@ export class Sockets implements AsyncDisposable {
   readonly #sessions = new Map<string, ClientSession>();
   readonly #graces = new Map<ClientSession, NodeJS.Timeout>();
   readonly #timer: NodeJS.Timeout;
+  readonly #forget: () => void;
   readonly #host: ConnectionHost;
   #isClosing = false;
 
@@ -52,6 +54,7 @@ export class Sockets implements AsyncDisposable {
         const { access } = context;
         const principal =
           token === undefined ? access.principalOf(request) : access.principalOfToken(token);
+        access.attach(principal, request.socket);
         access.charge(principal, 0);
         return principal;
       },
@@ -59,6 +62,7 @@ export class Sockets implements AsyncDisposable {
       left: (connection, session, isOver) => this.#left(connection, session, isOver),
     };
     server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
+    this.#forget = context.access.onRevoked((id) => this.#revoked(id));
     this.#timer = setInterval(() => this.#check(), checkEveryMs);
     this.#timer.unref();
   }
@@ -86,9 +90,13 @@ export class Sockets implements AsyncDisposable {
         allowed: subprotocol,
       });
     }
-    const { origin } = request.headers;
-    if (origin !== undefined && !this.#context.config.listen.origins.includes(origin)) {
-      return new SpillwayError("forbidden", { found: "its origin", allowed: "listen.origins" });
+    const { config } = this.#context;
+    const { origin, host } = request.headers;
+    if (!isHostAllowed(host, config)) {
+      return new SpillwayError("forbidden", { needed: "a host name that listen.hosts names" });
+    }
+    if (!isOriginAllowed(origin, config, host)) {
+      return new SpillwayError("forbidden", { needed: "an origin that listen.origins names" });
     }
     return undefined;
   }
@@ -122,6 +130,17 @@ export class Sockets implements AsyncDisposable {
     );
   }
 
+  /** A token is void: its connections and sessions end at once. */
+  #revoked(principalId: string): void {
+    const error = new SpillwayError("unauthenticated");
+    for (const connection of this.#connections) {
+      if (connection.principal?.id === principalId) connection.close(error);
+    }
+    for (const session of this.#sessions.values()) {
+      if (session.principal.id === principalId) this.#end(session);
+    }
+  }
+
   #end(session: ClientSession): void {
     clearTimeout(this.#graces.get(session));
     this.#graces.delete(session);
@@ -149,6 +168,7 @@ export class Sockets implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.drain();
     clearInterval(this.#timer);
+    this.#forget();
     const goodbye = new SpillwayError("closed", { retryAfterMs: 500 });
     for (const connection of this.#connections) connection.close(goodbye);
     for (const session of this.#sessions.values()) this.#end(session);

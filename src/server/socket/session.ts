@@ -134,6 +134,7 @@ export class ClientSession {
         const allowed = `below ${channel.flow.contract.partitions}`;
         throw violation("frame.partition", inner.partition, allowed);
       }
+      if (inner.kind === "send") this.#checkGroup(inner.drafts);
       channel.link.onFrame(inner.kind === "send" ? checkedSend(inner, channel) : inner);
     } else if (frame.kind === "consume" && channel.role === "consume") {
       const isTooMuch = this.session.keptBytes > this.#limits.keptBytes / 4 || this.isSlow();
@@ -143,10 +144,19 @@ export class ClientSession {
     } else throw violation("frame.kind", frame.frame.kind, `a frame to ${channel.role}`);
   }
 
+  /** A token of a group sends for that group only. */
+  #checkGroup(drafts: readonly Draft[]): void {
+    const { group } = this.principal;
+    if (group === undefined || drafts.every((draft) => draft.group === group)) return;
+    throw new SpillwayError("forbidden", { needed: "messages of its group", allowed: group });
+  }
+
   #attach(channel: number, role: Role, name: string): void {
     if (this.#channels.has(channel)) throw violation("frame.channel", channel, "a new channel");
     try {
-      if (!this.principal.allows(role, name)) {
+      const { group } = this.principal;
+      // What a worker gets cannot be held to one group, so a token of a group may only send (S2).
+      if (!this.principal.allows(role, name) || (group !== undefined && role === "consume")) {
         throw new SpillwayError("forbidden", { needed: role, flow: name });
       }
       const flow = this.#context.flow(name);
