@@ -10,6 +10,7 @@ import { core } from "./core.ts";
 import { cycle } from "./cycle.ts";
 import { eventLoop } from "./event-loop.ts";
 import { hotKey } from "./hot-key.ts";
+import { http } from "./http.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
 import { overload } from "./overload.ts";
@@ -26,6 +27,7 @@ const benches: readonly Bench[] = [
   overload,
   eventLoop,
   wire,
+  http,
   network,
   idle,
   spike,
