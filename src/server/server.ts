@@ -29,6 +29,7 @@ import type { Security } from "./security.ts";
 import { Sockets } from "./socket/index.ts";
 import { addState } from "./state.ts";
 import { addTokenRoutes } from "./token-routes.ts";
+import { turnClock } from "./turn-clock.ts";
 
 /** What answers are on their way may still be read by their callers when all the rest has ended. */
 const lastAnswersMs = 1000;
@@ -62,7 +63,10 @@ export class Server implements AsyncDisposable {
   static async open(config: Config, deps: ServerDeps = {}): Promise<Server> {
     await using opening = new AsyncDisposableStack();
     const spillway = opening.use(
-      await openSpillway({ dir: config.engine.dir, drainMaxMs: config.drainMs }),
+      await openSpillway(
+        { dir: config.engine.dir, drainMaxMs: config.drainMs },
+        { clock: turnClock() },
+      ),
     );
     const writeLog = deps.writeLog ?? ((line: string) => void process.stderr.write(line));
     const security = await openSecurity(config, spillway.meta, opening, writeLog);
