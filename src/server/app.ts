@@ -49,6 +49,8 @@ export function createApp(context: Context): FastifyInstance {
       headersTimeout: limits.headersTimeoutMs,
       maxHeaderSize: headerBytesMax,
       connectionsCheckingInterval: 5000,
+      // Some clients offer HTTP/2 with every request; that is not taken up.
+      shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === "websocket",
     },
     routerOptions: { maxParamLength: 512 },
     frameworkErrors: (error, _request, reply) => void answerProblem(reply, knownError(error)),
