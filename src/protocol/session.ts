@@ -95,7 +95,10 @@ export class Session<F> {
 
   /** @returns Whether a numbered frame is new; "gap": one before it is missing (U3). */
   accept(n: number): "new" | "repeat" | "gap" {
-    if (n <= this.#received) return "repeat";
+    if (n <= this.#received) {
+      this.#told = Math.min(this.#told, n - 1); // The other end does not know.
+      return "repeat";
+    }
     if (n > this.#received + 1) return "gap";
     this.#received = n;
     return "new";
