@@ -21,7 +21,7 @@ import type { ClientSession } from "./session.ts";
 export interface ConnectionHost {
   readonly messageBytes: number;
   readonly unreadBytes: number;
-  readonly times: SocketTimes;
+  readonly limits: SocketLimits;
   now(): number;
   /** @throws {SpillwayError} unauthenticated, quota_exceeded */
   principalOf(request: IncomingMessage, token: string | undefined): Principal;
@@ -35,7 +35,7 @@ export interface ConnectionHost {
   left(connection: Connection, session: ClientSession | undefined, isOver: boolean): void;
 }
 
-export interface SocketTimes {
+export interface SocketLimits {
   /** Silence after which the other end is held for gone; a third of it without a hello is enough. */
   readonly silenceMs: number;
   /** How long a session without a connection is kept. */
@@ -44,6 +44,8 @@ export interface SocketTimes {
   readonly stuckMs: number;
   /** How often these are looked at. */
   readonly checkEveryMs: number;
+  /** Sessions without a connection, each with what its channels hold; the oldest makes room. */
+  readonly lostSessionsMax: number;
 }
 
 const normalClosure = 1000;
@@ -155,7 +157,7 @@ export class Connection {
       () => this.wake(),
       () => this.#isStuck,
     );
-    const { messageBytes, times } = this.#host;
+    const { messageBytes, limits } = this.#host;
     this.#write({
       kind: "welcome",
       session: session.id,
@@ -163,8 +165,8 @@ export class Connection {
       isResumed,
       received: session.session.received,
       messageBytes,
-      silenceMs: times.silenceMs,
-      graceMs: times.graceMs,
+      silenceMs: limits.silenceMs,
+      graceMs: limits.graceMs,
     });
     if (!session.session.connected(isResumed ? hello.resume!.received : 0)) {
       throw violation("frame.resume.received", hello.resume?.received, "what was sent");
@@ -222,7 +224,7 @@ export class Connection {
 
   /** To be called now and then: who is silent is asked, who stays silent or does not read is cut off. */
   check(nowMs: number): void {
-    const { silenceMs, stuckMs } = this.#host.times;
+    const { silenceMs, stuckMs } = this.#host.limits;
     // A large message may be long under way.
     const { bytesRead } = this.#request.socket;
     if (bytesRead > this.#heardBytes) this.#heardAtMs = nowMs;

@@ -10,23 +10,22 @@ import type { Principal } from "../access.ts";
 import type { Context } from "../app.ts";
 import { problemOf } from "../problem.ts";
 import { Connection } from "./connection.ts";
-import type { ConnectionHost, SocketTimes } from "./connection.ts";
+import type { ConnectionHost, SocketLimits } from "./connection.ts";
 import { ClientSession } from "./session.ts";
 
 const path = "/v1/connect";
-const timesDefault: SocketTimes = {
+const limitsDefault: SocketLimits = {
   silenceMs: 30_000,
   graceMs: 15_000,
   stuckMs: 10_000,
   checkEveryMs: 1000,
+  lostSessionsMax: 10_000,
 };
 /** Fragments and pieces of one message: each costs memory beside its bytes (S8). */
 const fragmentsMax = 64;
 /** The least that a piece brings, but for the last ones: less than any network's. */
 const pieceBytesMin = 512;
 const keptBytes = 16 * 1024 ** 2;
-/** Sessions without a connection, each with what its channels hold. */
-const lostSessionsMax = 10_000;
 const goodbyeMs = 1000;
 
 export class Sockets implements AsyncDisposable {
@@ -40,7 +39,7 @@ export class Sockets implements AsyncDisposable {
   readonly #host: ConnectionHost;
   #isClosing = false;
 
-  constructor(server: HttpServer, context: Context, times: SocketTimes = timesDefault) {
+  constructor(server: HttpServer, context: Context, limits: SocketLimits = limitsDefault) {
     this.#context = context;
     const messageBytes = messageBytesOf(context);
     this.#wss = new WebSocketServer({
@@ -55,7 +54,7 @@ export class Sockets implements AsyncDisposable {
     this.#host = {
       messageBytes,
       unreadBytes: context.config.limits.unreadBytes,
-      times,
+      limits,
       now: () => systemClock.now(),
       principalOf: (request, token) => {
         const { access } = context;
@@ -72,7 +71,7 @@ export class Sockets implements AsyncDisposable {
       left: (connection, session, isOver) => this.#left(connection, session, isOver),
     };
     server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
-    this.#timer = setInterval(() => this.#check(), times.checkEveryMs);
+    this.#timer = setInterval(() => this.#check(), limits.checkEveryMs);
     this.#timer.unref();
   }
 
@@ -141,12 +140,11 @@ export class Sockets implements AsyncDisposable {
     if (session === undefined) return;
     this.#connectionOf.delete(session);
     if (isOver || this.#isClosing || session.isEmpty) return this.#end(session);
-    const { graceMs } = this.#host.times;
+    const { graceMs, lostSessionsMax } = this.#host.limits;
     this.#graces.set(
       session,
       setTimeout(() => this.#end(session), graceMs),
     );
-    // The one that has waited longest makes room.
     if (this.#graces.size > lostSessionsMax) this.#end(this.#graces.keys().next().value!);
   }
 
@@ -162,9 +160,11 @@ export class Sockets implements AsyncDisposable {
     for (const connection of this.#connections) connection.check(nowMs);
   }
 
-  /** Connections now, and sessions that wait for theirs. */
-  view(): { readonly connections: number; readonly sessions: number } {
-    return { connections: this.#connections.size, sessions: this.#sessions.size };
+  /** Connections and sessions now, and what is kept for clients that have not acknowledged it. */
+  view(): { readonly connections: number; readonly sessions: number; readonly keptBytes: number } {
+    let keptBytes = 0;
+    for (const { session } of this.#sessions.values()) keptBytes += session.keptBytes;
+    return { connections: this.#connections.size, sessions: this.#sessions.size, keptBytes };
   }
 
   /** Takes no new client; those that are there get no more credit, and end what they have. */
