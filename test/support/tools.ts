@@ -15,6 +15,11 @@ const tools: readonly Tool[] = [
     binaries: ["cc", "gcc"],
     install: "apt-get install gcc libc6-dev",
   },
+  {
+    suites: "the client in Python",
+    binaries: ["python3"],
+    install: "apt-get install python3",
+  },
 ];
 
 /** @param path Where to look: folders as `PATH` names them. */
