@@ -214,7 +214,9 @@ function sum(items: readonly Item[]): number {
   return bytes;
 }
 
+/** At least one, so that a frame without items stays a frame. */
 function chunks<T extends Item>(items: readonly T[], bytesMax: number): T[][] {
+  if (items.length === 0) return [[]];
   const all: T[][] = [];
   let headBytes = 0;
   let bytes = 0;

@@ -100,15 +100,13 @@ test("S8 a message that comes in thousands of tiny pieces is cut", async () => {
   const face = await openSockets({ flows });
   const client = await RawClient.greet(face.url);
   client.tcp.setNoDelay(true);
-  let isOver = false;
-  const closed = client.closed.finally(() => (isOver = true));
   client.tcp.write(wsFrame(0x82, new Uint8Array(65_000)).subarray(0, 8));
   let pieces = 0;
-  while (!isOver && pieces++ < 65_000) {
+  while (client.socket.readyState !== WebSocket.CLOSED && pieces++ < 65_000) {
     client.tcp.write(new Uint8Array(1));
     await new Promise((resolve) => setImmediate(resolve));
   }
-  expect(await closed).toBe(1008);
+  expect(await client.closed).toBe(1008);
   await expectToServe(face);
 });
 
@@ -347,19 +345,16 @@ test("S7 a conversation that is said again changes nothing", async () => {
   await client.next("results");
   const before = face.flow("orders").state();
   expect(before.depth).toBe(2);
+  // It acknowledges what this server may not have said yet: a violation, or refused like the next.
+  const replay = await RawClient.connect(face.url);
+  for (const message of client.sent) replay.send(message);
+  await Promise.race([replay.closed, replay.next("results").catch(() => undefined)]);
+  // Without that, its credit is of an epoch that is over.
+  const again = await RawClient.connect(face.url);
   const acks = (message: string | Uint8Array): boolean => String(message).includes('"ack"');
-  for (const messages of [client.sent, client.sent.filter((message) => !acks(message))]) {
-    const replay = await RawClient.connect(face.url);
-    for (const message of messages) replay.send(message);
-    const answer = await Promise.race([replay.closed, replay.next("results")]).catch(() => "over");
-    if (typeof answer === "object") {
-      const results = answer["results"] as readonly Head[];
-      expect(results.map(({ kind, code }) => [kind, code])).toEqual([
-        ["refused", "no_credit"],
-        ["refused", "no_credit"],
-      ]);
-    }
-  }
+  for (const message of client.sent) if (!acks(message)) again.send(message);
+  const refused = { kind: "refused", code: "no_credit" };
+  expect(await again.next("results")).toMatchObject({ results: [refused, refused] });
   expect(face.flow("orders").state().depth).toBe(2);
 });
 
@@ -528,7 +523,7 @@ const wrong: fc.Arbitrary<Wrong> = fc.oneof(
     kind: fc.constant("instead"),
     message: fc.oneof(fc.string(), fc.json(), fc.uint8Array({ maxLength: 80 })),
   }),
-) as fc.Arbitrary<Wrong>;
+);
 /** Most frames are right, so that a conversation gets far. */
 const step = fc.record({
   frame: fc.nat({ max: 11 }),

@@ -29,7 +29,7 @@ export const limits: SocketLimits = {
 
 /** Tokens "alice" and "bob", or none. */
 export const named: Access = {
-  principalOf: openAccess.principalOf,
+  principalOf: (request) => openAccess.principalOf(request),
   principalOfToken: (token): Principal => {
     if (token === "alice" || token === "bob") return { id: token, allows: () => true };
     throw new SpillwayError("unauthenticated");
