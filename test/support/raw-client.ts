@@ -19,7 +19,7 @@ import type { SocketLimits } from "../../src/server/socket/connection.ts";
 import type { Flow, Spillway } from "../../src/spillway.ts";
 import { openServer } from "./server.ts";
 
-export const limits: SocketLimits = {
+const limits: SocketLimits = {
   silenceMs: 30_000,
   graceMs: 15_000,
   stuckMs: 10_000,
@@ -28,7 +28,7 @@ export const limits: SocketLimits = {
 };
 
 /** Tokens "alice" and "bob", or none. */
-export const named: Access = {
+const named: Access = {
   principalOf: (request) => openAccess.principalOf(request),
   principalOfToken: (token): Principal => {
     if (token === "alice" || token === "bob") return { id: token, allows: () => true };
