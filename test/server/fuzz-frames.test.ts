@@ -723,9 +723,13 @@ test("S10 whatever is said, the server serves on, and keeps little of it", async
   expect(JSON.stringify(Object.getOwnPropertyNames(Object.prototype))).toBe(prototype);
   await until(() => face.sockets.view().sessions === 0);
   expect(face.sockets.view()).toEqual({ connections: 0, sessions: 0, keptBytes: 0 });
-  // Most of it was understood.
-  const { accepted, acked } = face.flow("orders").state().counters;
-  expect(accepted).toBeGreaterThan(runs / 30);
+  // Nobody is there, so nobody has a message or credit, but for the toe-hold of the server's own process.
+  const { creditsOut, inFlight, counters } = face.flow("orders").state();
+  expect(inFlight).toBe(0);
+  expect(creditsOut).toBeLessThanOrEqual(8);
+  // Much of it was understood.
+  const { accepted, acked } = counters;
+  expect(accepted).toBeGreaterThan(runs / 100);
   expect(acked).toBeGreaterThan(0);
-  await expectToServe(face, "other");
+  for (const name of ["orders", "other"]) await expectToServe(face, name);
 }, 600_000);
