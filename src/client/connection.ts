@@ -58,12 +58,15 @@ const pauseMinMs = 50;
 /** Times 0.5 to 1.5: work goes on within five seconds of a server that is there again. */
 const pauseMaxMs = 2000;
 const greetingMs = 4000;
+/** Longest that a server can ask a client to stay away. */
+const awayMaxMs = 60_000;
 /** While something is awaited: how long nothing may come before the server is asked, and then given up. */
 const askAfterMs = 1000;
 const giveUpAfterMs = 3000;
 const checkEveryMs = 250;
 const ackDelayMs = 100;
-const keptBytesMax = 64 * 1024 ** 2;
+/** More than credit lets leave: what is kept beyond it, nobody acknowledges. */
+const keptBytesMax = 256 * 1024 ** 2;
 /** Codes after which another attempt would end the same way. */
 const final: ReadonlySet<string> = new Set(["unauthenticated", "forbidden", "protocol_violated"]);
 
@@ -81,7 +84,11 @@ export class Connection {
   #messageBytes = 1024 ** 2;
   #silenceMs = 30_000;
   #heardAtMs = 0;
+  #readyAtMs = 0;
+  #unsentBytes = 0;
+  /** Connections in a row on which nothing was achieved, and those that ended because of what came. */
   #attempts = 0;
+  #misunderstood = 0;
   #pauseMs = 0;
   #nextChannel = 0;
   #retry: Timer | undefined;
@@ -108,6 +115,11 @@ export class Connection {
 
   attach(channel: Channel): number {
     const id = this.#freeChannel();
+    if (this.#isClosed) {
+      const error = this.#failure ?? new SpillwayError("closed", { flow: channel.flow });
+      this.#deps.clock.defer(() => channel.onRejected(error));
+      return id;
+    }
     this.#channels.set(id, { channel, isAttached: false });
     const { role, flow } = channel;
     this.#push({ kind: "attach", channel: id, role, flow });
@@ -145,7 +157,7 @@ export class Connection {
       this.#session.push(part, isKept, isKept ? sizeOf(part) : 0);
     }
     if (isKept) this.#isAwaited = true;
-    if (this.#session.hasFailed) this.#begin(); // Nobody has acknowledged that much for long.
+    if (this.#session.hasFailed) this.#restart(disconnected("nothing is acknowledged"));
     this.#schedule();
   }
 
@@ -195,12 +207,14 @@ export class Connection {
       const message: Message = typeof data === "string" ? data : new Uint8Array(data);
       const unpack: Parameters<typeof decode<ServerFrame>>[1] = (head, take) =>
         unpackServer(head, take, nowMs);
-      for (const { n, frame } of decode<ServerFrame>(message, unpack)) this.#frame(n, frame);
+      for (const { n, frame } of decode<ServerFrame>(message, unpack)) {
+        this.#frame(n, frame);
+        if (socket !== this.#socket) return;
+      }
     } catch (error) {
       if (!(error instanceof SpillwayError)) throw error;
-      this.#begin(); // It cannot be known what else was misunderstood.
-      this.#lost(socket, error);
-      return;
+      this.#misunderstood++;
+      return this.#restart(error); // It cannot be known what else was misunderstood.
     }
     if (this.#session.isAckDue) this.#schedule();
     else if (this.#session.hasUntold) this.#ackLater();
@@ -214,11 +228,14 @@ export class Connection {
   }
 
   #frame(n: number | undefined, frame: ServerFrame): void {
+    if (this.#isReady === (frame.kind === "welcome") && frame.kind !== "bye") {
+      throw violation("frame.kind", frame.kind); // One welcome, before everything else.
+    }
     switch (frame.kind) {
       case "welcome":
         return this.#welcome(frame);
       case "bye":
-        this.#pauseMs = frame.retryAfterMs ?? 0;
+        this.#pauseMs = Math.min(awayMaxMs, frame.retryAfterMs ?? 0);
         this.#failure = new SpillwayError("disconnected", { found: frame.code, text: frame.text });
         if (final.has(frame.code)) this.#refused(frame.code, frame.text);
         return;
@@ -239,8 +256,9 @@ export class Connection {
     if (n !== undefined) {
       const arrival = this.#session.accept(n);
       if (arrival === "repeat") return;
-      if (arrival === "gap") throw violation("n", n);
-    }
+      if (arrival === "gap") throw violation("frame.n", n);
+      this.#attempts = 0;
+    } else if (isNumbered(frame)) throw violation("frame.n", "none");
     this.#pass(frame);
   }
 
@@ -271,11 +289,18 @@ export class Connection {
     this.#silenceMs = silenceMs;
     if (!this.#session.connected(received)) throw violation("welcome.received", received);
     this.#isReady = true;
-    this.#attempts = 0;
+    this.#readyAtMs = this.#deps.clock.now();
     this.#pauseMs = 0;
     this.#failure = undefined;
     this.#deps.onState("connected");
-    this.#schedule();
+    // By whatever comes the server learns that the secret has come; the one before is void then.
+    this.#push({ kind: "ping", id: 0 });
+  }
+
+  #restart(error: SpillwayError): void {
+    const socket = this.#socket;
+    this.#begin();
+    if (socket !== undefined) this.#lost(socket, error);
   }
 
   /** The session cannot go on: what was sent may have come or not, and all channels begin anew. */
@@ -314,7 +339,8 @@ export class Connection {
     if (wasReady || this.#attempts === 0) this.#deps.onState("disconnected", this.#failure);
     if (this.#isClosed) return;
     const { clock, random } = this.#deps;
-    const growing = Math.min(pauseMaxMs, pauseMinMs * 2 ** this.#attempts++);
+    const tries = Math.max(this.#attempts++, this.#misunderstood);
+    const growing = Math.min(pauseMaxMs, pauseMinMs * 2 ** tries);
     const pauseMs = this.#pauseMs + growing * (0.5 + random());
     this.#retry = clock.after(pauseMs, () => this.#open());
   }
@@ -330,11 +356,17 @@ export class Connection {
   }
 
   #isAlive(): void {
-    const silentMs = this.#deps.clock.now() - this.#heardAtMs;
+    const nowMs = this.#deps.clock.now();
+    // A large message may be long under way: while it gets on, the connection lives.
+    const unsentBytes = this.#socket?.bufferedAmount ?? 0;
+    if (unsentBytes < this.#unsentBytes) this.#heardAtMs = nowMs;
+    this.#unsentBytes = unsentBytes;
+    const silentMs = nowMs - this.#heardAtMs;
     if (!this.#isReady) {
       if (silentMs > greetingMs) this.#lost(this.#socket, disconnected("no welcome came"));
       return;
     }
+    if (nowMs - this.#readyAtMs > pauseMaxMs) this.#attempts = 0;
     const isGone = silentMs > (this.#isAwaited ? giveUpAfterMs : this.#silenceMs);
     if (isGone) this.#lost(this.#socket, disconnected(`nothing came for ${silentMs} ms`));
     else if (silentMs > (this.#isAwaited ? askAfterMs : this.#silenceMs / 2)) {

@@ -26,5 +26,5 @@ export type { Message } from "./message.ts";
 export { packClient, packServer } from "./pack.ts";
 export { Session } from "./session.ts";
 export { unpackClient, unpackServer } from "./unpack.ts";
-export { isNumbered, sizeOf, split, subprotocol, wireLimits } from "./wire.ts";
+export { deliveryBytes, isNumbered, sizeOf, split, subprotocol, wireLimits } from "./wire.ts";
 export type { Attached, ClientFrame, Resume, Role, ServerFrame } from "./wire.ts";

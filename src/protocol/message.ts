@@ -29,38 +29,44 @@ export function encode<F>(
 ): Message[] {
   const messages: Message[] = [];
   let heads: string[] = [];
-  let headLength = 0;
+  let headBytes = 0;
   let bodies: Uint8Array[] = [];
   let bodyBytes = 0;
   const end = (): void => {
     if (heads.length > 0) messages.push(join(heads, bodies, bodyBytes));
     heads = [];
-    headLength = 0;
+    headBytes = 0;
     bodies = [];
     bodyBytes = 0;
   };
   if (ack !== undefined) {
     heads.push(JSON.stringify({ kind: "ack", received: ack }));
-    headLength += heads[0]!.length;
+    headBytes += heads[0]!.length;
   }
   for (const { n, frame } of frames) {
     const own: Uint8Array[] = [];
     const head = pack(frame, own);
     const text = JSON.stringify(n === undefined ? head : { n, ...head });
+    const ownHeadBytes = bytesOf(text);
     let bytes = 0;
     for (const body of own) bytes += body.length;
     const isFull =
       heads.length === wireLimits.framesMax ||
-      headLength + text.length > wireLimits.headBytes / 2 ||
-      headLength + text.length + bodyBytes + bytes > bytesMax / 2;
+      headBytes + ownHeadBytes > wireLimits.headBytes / 2 ||
+      headBytes + ownHeadBytes + bodyBytes + bytes > bytesMax / 2;
     if (isFull) end();
     heads.push(text);
-    headLength += text.length;
+    headBytes += ownHeadBytes;
     for (const body of own) bodies.push(body);
     bodyBytes += bytes;
   }
   end();
   return messages;
+}
+
+/** At most: what is not ASCII takes two or three bytes, or four for two characters. */
+function bytesOf(json: string): number {
+  return /[^ -~]/.test(json) ? 3 * json.length : json.length;
 }
 
 function join(heads: readonly string[], bodies: readonly Uint8Array[], bodyBytes: number): Message {
@@ -79,7 +85,7 @@ function join(heads: readonly string[], bodies: readonly Uint8Array[], bodyBytes
 }
 
 /**
- * @returns The frames of a message, in order.
+ * @returns The frames of a message, in order; they share no memory with it.
  * @throws {SpillwayError} protocol_violated
  */
 export function decode<F>(
@@ -90,7 +96,9 @@ export function decode<F>(
   let body: Uint8Array = none;
   if (typeof message === "string") text = message;
   else {
+    // Of a Buffer `slice` would be a view, and a small payload would hold its whole message in memory.
     const { buffer, byteOffset, length } = message;
+    const bytes = new Uint8Array(buffer, byteOffset, length);
     if (length < lengthBytes) throw violation("message", `${length} bytes`, "at least 4 bytes");
     const headBytes = new DataView(buffer, byteOffset, length).getUint32(0);
     const bodyAt = lengthBytes + headBytes;
@@ -98,8 +106,8 @@ export function decode<F>(
       const allowed = `at most ${wireLimits.headBytes}, within the message`;
       throw violation("message.headBytes", headBytes, allowed);
     }
-    text = textOf(message.subarray(lengthBytes, bodyAt));
-    body = message.subarray(bodyAt);
+    text = textOf(bytes.subarray(lengthBytes, bodyAt));
+    body = bytes.subarray(bodyAt);
   }
   if (text.length > wireLimits.headBytes) {
     throw violation("message", `${text.length} characters`, `at most ${wireLimits.headBytes}`);

@@ -37,10 +37,15 @@ export function packServer(frame: ServerFrame, nowMs: number, bodies: Uint8Array
       return { channel: frame.channel, ...packToProducer(frame.frame) };
     case "consume":
       return { channel: frame.channel, ...packToConsumer(frame.frame, nowMs, bodies) };
+    case "rejected":
+    case "bye":
+      return { ...frame, text: frame.text.slice(0, textMax) };
     default:
       return frame;
   }
 }
+
+const textMax = 1000;
 
 function packProducer(frame: ProducerFrame, bodies: Uint8Array[]): Head {
   const { kind, partition, beat } = frame;
@@ -105,8 +110,6 @@ function packConsumer(frame: ConsumerFrame): Head {
   }
 }
 
-const textMax = 1000;
-
 function packSettlement(settlement: Settlement): Head {
   const { partition, seq, attempt, verdict, durationMs, confirm } = settlement;
   const head: Record<string, unknown> = { partition, seq, attempt, durationMs };
@@ -163,7 +166,7 @@ function packDelivered(message: Delivered, nowMs: number, bodies: Uint8Array[]):
   const { partition, seq, attempt, key, group, cost, headers, payload, leaseMs } = message;
   const { acceptedAtMs, deadlineAtMs } = message;
   const head: Record<string, unknown> = { partition, seq, attempt, leaseMs, bytes: payload.length };
-  head["ageMs"] = Math.max(0, nowMs - acceptedAtMs);
+  head["ageMs"] = Math.max(0, Math.round(nowMs - acceptedAtMs));
   if (headers.length > 0) {
     head["headerBytes"] = headers.length;
     bodies.push(headers);
@@ -173,6 +176,6 @@ function packDelivered(message: Delivered, nowMs: number, bodies: Uint8Array[]):
   if (key !== undefined) head["key"] = key;
   if (group !== undefined) head["group"] = group;
   if (cost !== 1) head["cost"] = cost;
-  if (deadlineAtMs !== undefined) head["deadlineInMs"] = deadlineAtMs - nowMs;
+  if (deadlineAtMs !== undefined) head["deadlineInMs"] = Math.round(deadlineAtMs - nowMs);
   return head;
 }

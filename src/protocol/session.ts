@@ -25,7 +25,8 @@ export interface Numbered<F> {
 const ackEvery = 64;
 
 export class Session<F> {
-  readonly #options: SessionOptions;
+  /** May change with what the other end is attached to. */
+  keptBytesMax: number;
   readonly #kept = new Deque<Numbered<F>>();
   #keptBytes = 0;
   #sent = 0;
@@ -35,7 +36,7 @@ export class Session<F> {
   #isConnected = false;
 
   constructor(options: SessionOptions) {
-    this.#options = options;
+    this.keptBytesMax = options.keptBytesMax;
   }
 
   /** Number of the last numbered frame that came. */
@@ -45,7 +46,7 @@ export class Session<F> {
 
   /** U2. */
   get hasFailed(): boolean {
-    return this.#keptBytes > this.#options.keptBytesMax;
+    return this.#keptBytes > this.keptBytesMax;
   }
 
   get keptBytes(): number {
@@ -94,7 +95,10 @@ export class Session<F> {
 
   /** @returns Whether a numbered frame is new; "gap": one before it is missing (U3). */
   accept(n: number): "new" | "repeat" | "gap" {
-    if (n <= this.#received) return "repeat";
+    if (n <= this.#received) {
+      this.#told = Math.min(this.#told, n - 1); // The other end does not know.
+      return "repeat";
+    }
     if (n > this.#received + 1) return "gap";
     this.#received = n;
     return "new";

@@ -23,7 +23,7 @@ import { Fields, some } from "./fields.ts";
 import { wireLimits } from "./wire.ts";
 import type { Attached, ClientFrame, Role, ServerFrame } from "./wire.ts";
 
-/** Gives the next bytes of the message's body; undefined: there are not so many. */
+/** Gives a copy of the next bytes of the message's body; undefined: there are not so many. */
 export type Take = (bytes: number) => Uint8Array | undefined;
 
 /** What has come, with its number if it has one. */
@@ -221,7 +221,6 @@ function grantOf(fields: Fields): Grant {
   };
 }
 
-/** A view: who keeps it copies it. */
 function bodyOf(fields: Fields, name: string, take: Take): Uint8Array {
   const bytes = fields.maybe(name, (each) => fields.integer(each)) ?? 0;
   return take(bytes) ?? fields.refuse(name, "a size of bytes that came in the message");

@@ -20,14 +20,14 @@ import type {
 
 export const subprotocol = "spillway.v1";
 
-/** Of every message; a server may allow larger ones for large payloads, and says so in `welcome`. */
+/** Of every message. How large one may be with its payloads a server says in `welcome`. */
 export const wireLimits: {
   readonly headBytes: number;
   readonly framesMax: number;
   readonly itemsMax: number;
   readonly channelsMax: number;
 } = {
-  /** Of all frames of a message, without payloads. */
+  /** Of all frames of a message in UTF-8, without payloads. */
   headBytes: 65_536,
   framesMax: 256,
   /** Messages, results or settlements of one frame. */
@@ -159,9 +159,9 @@ export function split<F extends ClientFrame | ServerFrame>(frame: F, bytesMax: n
   }
 }
 
-/** About what a frame adds to a message, for bounds of what is kept. */
+/** About what a frame takes in memory while it is kept. */
 export function sizeOf(frame: ClientFrame | ServerFrame): number {
-  if (!("frame" in frame)) return itemHeadBytes;
+  if (!("frame" in frame)) return frameBytes;
   const inner: ProducerFrame | ConsumerFrame | ToProducerFrame | ToConsumerFrame = frame.frame;
   switch (inner.kind) {
     case "send":
@@ -173,17 +173,25 @@ export function sizeOf(frame: ClientFrame | ServerFrame): number {
     case "settle":
       return sum(inner.settlements);
     default:
-      return itemHeadBytes;
+      return frameBytes;
   }
 }
 
 type Item = Draft | Delivered | SendResult | Settlement;
 
-/** About what an item adds to the head beside its texts, of which a character may take six bytes. */
-const itemHeadBytes = 200;
+/** Of a frame without items. */
+const frameBytes = 96;
+/** Most that an item adds to the head beside its texts, of which a character may take six bytes. */
+const itemHeadBytes = 240;
 const characterBytes = 6;
+/** What a delivery counts against a worker's credit beside its bytes: the rest of what is kept of it. */
+export const deliveryBytes = 200;
 
 function headOf(item: Item): number {
+  return itemHeadBytes + characterBytes * charactersOf(item);
+}
+
+function charactersOf(item: Item): number {
   let characters = 0;
   if ("payload" in item) {
     characters += (item.key?.length ?? 0) + (item.group?.length ?? 0);
@@ -193,7 +201,7 @@ function headOf(item: Item): number {
     if (verdict.kind === "nack") characters += verdict.error.length;
     if (verdict.kind === "term") characters += verdict.reason.length;
   }
-  return itemHeadBytes + characterBytes * characters;
+  return characters;
 }
 
 function bodyOf(item: Item): number {
@@ -202,11 +210,13 @@ function bodyOf(item: Item): number {
 
 function sum(items: readonly Item[]): number {
   let bytes = 0;
-  for (const item of items) bytes += headOf(item) + bodyOf(item);
+  for (const item of items) bytes += deliveryBytes + 2 * charactersOf(item) + bodyOf(item);
   return bytes;
 }
 
+/** At least one, so that a frame without items stays a frame. */
 function chunks<T extends Item>(items: readonly T[], bytesMax: number): T[][] {
+  if (items.length === 0) return [[]];
   const all: T[][] = [];
   let headBytes = 0;
   let bytes = 0;

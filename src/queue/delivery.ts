@@ -11,7 +11,7 @@
  */
 import { assert, Deque, Line } from "../base/index.ts";
 import type { Entry, Holder } from "./entry.ts";
-import { spender } from "../protocol/index.ts";
+import { deliveryBytes, spender } from "../protocol/index.ts";
 import type { Delivered, Grant, Spender, ToConsumerFrame } from "../protocol/index.ts";
 import { messageClasses } from "../flow/index.ts";
 
@@ -123,7 +123,9 @@ export class Delivery {
   #remoteCredit(nowMs: number): number {
     let credit = 0;
     for (const { isRemote, spender: own } of this.#consumers.values()) {
-      if (isRemote) credit += spender.messagesLeft(own, nowMs);
+      if (!isRemote) continue;
+      const left = spender.available(own, nowMs);
+      if (left.bytes > 0) credit += left.messages;
     }
     return credit;
   }
@@ -198,10 +200,12 @@ export class Delivery {
   #fill(consumer: Consumer, nowMs: number): boolean {
     const before = consumer.outbox.length;
     const leaseMs = this.#host.leaseMs();
-    while (this.#prepared.size > 0 && spender.canSpend(consumer.spender, nowMs, 0)) {
-      const entry = this.#prepared.popFront()!;
+    for (let entry = this.#prepared.front(); entry !== undefined; entry = this.#prepared.front()) {
+      const bytes = entry.bytes + deliveryBytes;
+      if (!spender.canSpend(consumer.spender, nowMs, bytes)) break;
+      this.#prepared.popFront();
       if (this.#host.expire(entry, nowMs)) continue;
-      spender.spend(consumer.spender, nowMs, 0); // V1
+      spender.spend(consumer.spender, nowMs, bytes); // V1
       entry.state = "out";
       entry.leaseAtMs = nowMs + leaseMs;
       this.#nextLeaseCheckMs = Math.min(this.#nextLeaseCheckMs, entry.leaseAtMs);

@@ -79,6 +79,9 @@ export class Connections implements Disposable {
       keepAliveTimeoutBuffer: Math.min(keepAliveBufferMs, idleTimeoutMs),
       connectionsCheckingInterval: this.#checkGapMs,
       noDelay: true,
+      // Some clients offer HTTP/2 with every request; that is not taken up.
+      shouldUpgradeCallback: ({ headers }: IncomingMessage) =>
+        headers.upgrade?.toLowerCase() === "websocket",
     };
     const { certificates } = this.#deps;
     const server = certificates?.serve(options, handler) ?? createHttp(options, handler);

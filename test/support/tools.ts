@@ -20,6 +20,11 @@ const tools: readonly Tool[] = [
     binaries: ["openssl"],
     install: "apt-get install openssl",
   },
+  {
+    suites: "the client in Python",
+    binaries: ["python3"],
+    install: "apt-get install python3",
+  },
 ];
 
 /** @param path Where to look: folders as `PATH` names them. */

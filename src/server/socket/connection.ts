@@ -5,7 +5,14 @@
 import type { IncomingMessage } from "node:http";
 import type { RawData, WebSocket } from "ws";
 import { SpillwayError, textOf } from "../../base/index.ts";
-import { decode, encode, isNumbered, packServer, unpackClient } from "../../protocol/index.ts";
+import {
+  decode,
+  encode,
+  isNumbered,
+  packServer,
+  unpackClient,
+  wireLimits,
+} from "../../protocol/index.ts";
 import type { ClientFrame, Message, ServerFrame } from "../../protocol/index.ts";
 import type { Principal } from "../access.ts";
 import { violation } from "./session.ts";
@@ -14,13 +21,13 @@ import type { ClientSession } from "./session.ts";
 export interface ConnectionHost {
   readonly messageBytes: number;
   readonly unreadBytes: number;
-  readonly silenceMs: number;
-  readonly graceMs: number;
+  readonly limits: SocketLimits;
   now(): number;
   /** @throws {SpillwayError} unauthenticated, quota_exceeded */
   principalOf(request: IncomingMessage, token: string | undefined): Principal;
   /** The session to go on with, if it is there and the secret is right; else a new one. */
   sessionOf(
+    connection: Connection,
     hello: Extract<ClientFrame, { kind: "hello" }>,
     principal: Principal,
   ): { readonly session: ClientSession; readonly isResumed: boolean };
@@ -28,9 +35,21 @@ export interface ConnectionHost {
   left(connection: Connection, session: ClientSession | undefined, isOver: boolean): void;
 }
 
-/** A client that takes nothing for this long is cut off. */
-const stuckMs = 10_000;
+export interface SocketLimits {
+  /** Silence after which the other end is held for gone; a third of it without a hello is enough. */
+  readonly silenceMs: number;
+  /** How long a session without a connection is kept. */
+  readonly graceMs: number;
+  /** A client that takes nothing for this long is cut off. */
+  readonly stuckMs: number;
+  /** How often these are looked at. */
+  readonly checkEveryMs: number;
+  /** Sessions without a connection, each with what its channels hold; the oldest makes room. */
+  readonly lostSessionsMax: number;
+}
+
 const normalClosure = 1000;
+const goingAway = 1001;
 const policyClosure = 1008;
 const ackDelayMs = 100;
 
@@ -41,21 +60,31 @@ export class Connection {
   #session: ClientSession | undefined;
   #isScheduled = false;
   #isClosed = false;
+  readonly #openedAtMs: number;
   #heardAtMs: number;
+  #heardBytes = 0;
   #saidAtMs: number;
   /** Since when more is unread than may be. */
   #stuckSinceMs: number | undefined;
   #ackTimer: NodeJS.Timeout | undefined;
+  /** Resolves when the socket is gone. */
+  readonly gone: Promise<void>;
 
   constructor(socket: WebSocket, request: IncomingMessage, host: ConnectionHost) {
     this.#socket = socket;
     this.#request = request;
     this.#host = host;
-    this.#heardAtMs = host.now();
-    this.#saidAtMs = this.#heardAtMs;
+    this.#openedAtMs = host.now();
+    this.#heardAtMs = this.#openedAtMs;
+    this.#saidAtMs = this.#openedAtMs;
+    const { promise: gone, resolve: onGone } = Promise.withResolvers<void>();
+    this.gone = gone;
     socket.binaryType = "nodebuffer";
     socket.on("message", (data, isBinary) => this.#came(data, isBinary));
-    socket.on("close", (code) => this.#closed(code));
+    socket.on("close", (code) => {
+      this.#end(code === normalClosure);
+      onGone();
+    });
     socket.on("error", () => undefined); // `close` follows, and says what is to be done.
   }
 
@@ -68,10 +97,13 @@ export class Connection {
     this.#heardAtMs = this.#host.now();
     try {
       const bytes = data as Buffer;
+      if (!isBinary && bytes.length > wireLimits.headBytes) {
+        throw violation("message", `${bytes.length} bytes`, `at most ${wireLimits.headBytes}`);
+      }
       const message: Message = isBinary ? bytes : bytes.toString("utf8");
       for (const { n, frame } of decode(message, unpackClient)) this.#frame(n, frame);
     } catch (error) {
-      this.#fail(error);
+      return this.#fail(error);
     }
     if (this.#session?.session.isAckDue === true) this.wake();
     else if (this.#session?.session.hasUntold === true) this.#ackLater();
@@ -89,9 +121,10 @@ export class Connection {
     if (frame.kind === "hello") return this.#greet(frame);
     const session = this.#session;
     if (session === undefined) throw violation("frame.kind", frame.kind, "hello first");
+    session.hasSecret();
     switch (frame.kind) {
       case "ack":
-        if (session.session.acknowledged(frame.received)) return;
+        if (session.acknowledged(frame.received)) return;
         throw violation("frame.received", frame.received, "what was sent");
       case "ping":
         return session.push({ kind: "pong", id: frame.id });
@@ -113,21 +146,18 @@ export class Connection {
       throw violation("frame.n", "none", "a number: this kind of frame must not be lost");
     }
     session.receive(frame);
-    if (session.session.hasFailed) {
-      throw new SpillwayError("protocol_violated", { found: "nothing is acknowledged" });
-    }
   }
 
   #greet(hello: Extract<ClientFrame, { kind: "hello" }>): void {
     if (this.#session !== undefined) throw violation("frame.kind", "hello", "one hello");
     const principal = this.#host.principalOf(this.#request, hello.token);
-    const { session, isResumed } = this.#host.sessionOf(hello, principal);
+    const { session, isResumed } = this.#host.sessionOf(this, hello, principal);
     this.#session = session;
     session.bind(
       () => this.wake(),
       () => this.#isStuck,
     );
-    const { messageBytes, silenceMs, graceMs } = this.#host;
+    const { messageBytes, limits } = this.#host;
     this.#write({
       kind: "welcome",
       session: session.id,
@@ -135,8 +165,8 @@ export class Connection {
       isResumed,
       received: session.session.received,
       messageBytes,
-      silenceMs,
-      graceMs,
+      silenceMs: limits.silenceMs,
+      graceMs: limits.graceMs,
     });
     if (!session.session.connected(isResumed ? hello.resume!.received : 0)) {
       throw violation("frame.resume.received", hello.resume?.received, "what was sent");
@@ -194,29 +224,35 @@ export class Connection {
 
   /** To be called now and then: who is silent is asked, who stays silent or does not read is cut off. */
   check(nowMs: number): void {
-    const { silenceMs } = this.#host;
+    const { silenceMs, stuckMs } = this.#host.limits;
+    // A large message may be long under way.
+    const { bytesRead } = this.#request.socket;
+    if (bytesRead > this.#heardBytes) this.#heardAtMs = nowMs;
+    this.#heardBytes = bytesRead;
     const silentMs = nowMs - this.#heardAtMs;
     if (this.#stuckSinceMs !== undefined && nowMs - this.#stuckSinceMs > stuckMs) {
       this.#socket.terminate(); // Nothing that is said now would be read.
     } else if (silentMs > silenceMs) this.#socket.terminate();
-    else if (this.#session === undefined && silentMs > silenceMs / 3) this.#socket.terminate();
-    else if (Math.max(silentMs, nowMs - this.#saidAtMs) > silenceMs / 3) {
+    else if (this.#session === undefined) {
+      if (nowMs - this.#openedAtMs > silenceMs / 3) this.#socket.terminate();
+    } else if (Math.max(silentMs, nowMs - this.#saidAtMs) > silenceMs / 3) {
       this.#write({ kind: "ping", id: 0 });
     }
   }
 
-  /** Says why, and ends. */
+  /** Says why, and ends; what comes after it is not read. */
   close(error: SpillwayError): void {
     if (this.#isClosed) return;
     const { code, message: text, retryAfterMs } = error;
-    const isOurs = code === "closed";
+    this.#flush();
     this.#write({
       kind: "bye",
       code,
-      text: text.slice(0, 1000),
+      text,
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     });
-    this.#socket.close(isOurs ? 1001 : policyClosure, code);
+    this.#socket.close(code === "closed" ? goingAway : policyClosure, code);
+    this.#end(code === "protocol_violated");
   }
 
   #fail(error: unknown): void {
@@ -225,30 +261,22 @@ export class Connection {
         ? error
         : new SpillwayError("invariant_broken", { found: textOf(error) }, { cause: error }),
     );
-    this.#isClosed = true;
-    this.#left(error instanceof SpillwayError && error.code === "protocol_violated");
   }
 
-  #closed(code: number): void {
+  #end(isOver: boolean): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#left(code === normalClosure);
-  }
-
-  #left(isOver: boolean): void {
     clearTimeout(this.#ackTimer);
     this.#session?.unbind();
     this.#host.left(this, this.#session, isOver);
   }
 
   /** Its client has come back on another connection before this one was known to be dead. */
-  replacedBy(session: ClientSession): void {
-    if (this.#session !== session) return;
+  replace(): void {
+    this.#session?.unbind();
     this.#session = undefined;
-    this.#isClosed = true;
-    session.unbind();
+    this.#end(false);
     this.#socket.terminate();
-    this.#host.left(this, undefined, false);
   }
 
   /** Ends without a word. */

@@ -11,29 +11,37 @@ import type { Context } from "../app.ts";
 import { isHostAllowed, isOriginAllowed } from "../guard.ts";
 import { problemOf } from "../problem.ts";
 import { Connection } from "./connection.ts";
-import type { ConnectionHost } from "./connection.ts";
+import type { ConnectionHost, SocketLimits } from "./connection.ts";
 import { ClientSession } from "./session.ts";
 
 const path = "/v1/connect";
-const silenceMs = 30_000;
-const graceMs = 15_000;
-const checkEveryMs = 1000;
+const limitsDefault: SocketLimits = {
+  silenceMs: 30_000,
+  graceMs: 15_000,
+  stuckMs: 10_000,
+  checkEveryMs: 1000,
+  lostSessionsMax: 10_000,
+};
 /** Fragments and pieces of one message: each costs memory beside its bytes (S8). */
 const fragmentsMax = 64;
-const keptBytes = 8 * 1024 ** 2;
+/** The least that a piece brings, but for the last ones: less than any network's. */
+const pieceBytesMin = 512;
+const keptBytes = 16 * 1024 ** 2;
+const goodbyeMs = 1000;
 
 export class Sockets implements AsyncDisposable {
   readonly #context: Context;
   readonly #wss: WebSocketServer;
   readonly #connections = new Set<Connection>();
   readonly #sessions = new Map<string, ClientSession>();
+  readonly #connectionOf = new Map<ClientSession, Connection>();
   readonly #graces = new Map<ClientSession, NodeJS.Timeout>();
   readonly #timer: NodeJS.Timeout;
   readonly #forget: () => void;
   readonly #host: ConnectionHost;
   #isClosing = false;
 
-  constructor(server: HttpServer, context: Context) {
+  constructor(server: HttpServer, context: Context, limits: SocketLimits = limitsDefault) {
     this.#context = context;
     const messageBytes = messageBytesOf(context);
     this.#wss = new WebSocketServer({
@@ -42,13 +50,13 @@ export class Sockets implements AsyncDisposable {
       clientTracking: false,
       maxPayload: messageBytes,
       maxFragments: fragmentsMax,
+      maxBufferedChunks: fragmentsMax + Math.ceil(messageBytes / pieceBytesMin),
       handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
     });
     this.#host = {
       messageBytes,
       unreadBytes: context.config.limits.unreadBytes,
-      silenceMs,
-      graceMs,
+      limits,
       now: () => systemClock.now(),
       principalOf: (request, token) => {
         const { access } = context;
@@ -58,12 +66,16 @@ export class Sockets implements AsyncDisposable {
         access.charge(principal, 0);
         return principal;
       },
-      sessionOf: (hello, principal) => this.#sessionOf(hello, principal),
+      sessionOf: (connection, hello, principal) => {
+        const found = this.#sessionOf(hello, principal);
+        this.#connectionOf.set(found.session, connection);
+        return found;
+      },
       left: (connection, session, isOver) => this.#left(connection, session, isOver),
     };
     server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
     this.#forget = context.access.onRevoked((id) => this.#revoked(id));
-    this.#timer = setInterval(() => this.#check(), checkEveryMs);
+    this.#timer = setInterval(() => this.#check(), limits.checkEveryMs);
     this.#timer.unref();
   }
 
@@ -110,24 +122,38 @@ export class Sockets implements AsyncDisposable {
     if (known?.takeSecret(resume!.secret, principal) === true) {
       clearTimeout(this.#graces.get(known));
       this.#graces.delete(known);
-      for (const connection of this.#connections) connection.replacedBy(known);
+      this.#connectionOf.get(known)?.replace();
       return { session: known, isResumed: true };
     }
     const { messageBytes } = this.#host;
     const limits = { messageBytes, keptBytes: Math.max(keptBytes, 4 * messageBytes) };
-    const session = new ClientSession(this.#context, principal, limits);
+    const onOverflow = (over: ClientSession): void => this.#overflow(over);
+    const session = new ClientSession(this.#context, principal, limits, onOverflow);
     this.#sessions.set(session.id, session);
     return { session, isResumed: false };
+  }
+
+  /** Not within the call: it comes from the middle of a flow's turn. */
+  #overflow(session: ClientSession): void {
+    queueMicrotask(() => {
+      if (!this.#sessions.has(session.id)) return;
+      const error = new SpillwayError("protocol_violated", { found: "nothing is acknowledged" });
+      this.#connectionOf.get(session)?.close(error);
+      this.#end(session);
+    });
   }
 
   #left(connection: Connection, session: ClientSession | undefined, isOver: boolean): void {
     this.#connections.delete(connection);
     if (session === undefined) return;
-    if (isOver || this.#isClosing) return this.#end(session);
+    this.#connectionOf.delete(session);
+    if (isOver || this.#isClosing || session.isEmpty) return this.#end(session);
+    const { graceMs, lostSessionsMax } = this.#host.limits;
     this.#graces.set(
       session,
       setTimeout(() => this.#end(session), graceMs),
     );
+    if (this.#graces.size > lostSessionsMax) this.#end(this.#graces.keys().next().value!);
   }
 
   /** A token is void: its connections and sessions end at once. */
@@ -153,9 +179,11 @@ export class Sockets implements AsyncDisposable {
     for (const connection of this.#connections) connection.check(nowMs);
   }
 
-  /** Connections now, and sessions that wait for theirs. */
-  view(): { readonly connections: number; readonly sessions: number } {
-    return { connections: this.#connections.size, sessions: this.#sessions.size };
+  /** Connections and sessions now, and what is kept for clients that have not acknowledged it. */
+  view(): { readonly connections: number; readonly sessions: number; readonly keptBytes: number } {
+    let keptBytes = 0;
+    for (const { session } of this.#sessions.values()) keptBytes += session.keptBytes;
+    return { connections: this.#connections.size, sessions: this.#sessions.size, keptBytes };
   }
 
   /** Takes no new client; those that are there get no more credit, and end what they have. */
@@ -170,9 +198,17 @@ export class Sockets implements AsyncDisposable {
     clearInterval(this.#timer);
     this.#forget();
     const goodbye = new SpillwayError("closed", { retryAfterMs: 500 });
-    for (const connection of this.#connections) connection.close(goodbye);
+    const connections = [...this.#connections];
+    for (const connection of connections) connection.close(goodbye);
     for (const session of this.#sessions.values()) this.#end(session);
-    for (const connection of this.#connections) connection.terminate();
+    // What was said last is still on its way: a socket that is destroyed may take it along.
+    let timer: NodeJS.Timeout | undefined;
+    const timeUp = new Promise((resolve) => {
+      timer = setTimeout(resolve, goodbyeMs);
+    });
+    await Promise.race([Promise.all(connections.map(({ gone }) => gone)), timeUp]);
+    clearTimeout(timer);
+    for (const connection of connections) connection.terminate();
   }
 }
 
@@ -185,6 +221,7 @@ function messageBytesOf({ config }: Context): number {
 function refuse(socket: Duplex, error: SpillwayError): void {
   const problem = problemOf(error);
   const body = JSON.stringify(problem);
+  socket.once("finish", () => socket.destroy()); // Whoever does not hang up is not waited for.
   socket.end(
     `HTTP/1.1 ${problem.status} Refused\r\ncontent-type: application/problem+json\r\n` +
       `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,

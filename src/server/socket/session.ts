@@ -3,17 +3,23 @@
  * it takes. While there is none, everything stays as it was for `graceMs`; then its credit is free again,
  * and what its workers had counts as failed attempts.
  *
+ * W1  What is kept for a client is bounded: a worker is given no more bytes than it acknowledges (G6),
+ *     and a client that acknowledges nothing loses its session.
+ * W2  A secret resumes once: it is void as soon as the client has shown that it has the next one (S7).
+ *
  * It must not know sockets: a connection takes what is to leave, and gives what came.
  */
 import { randomBytes, timingSafeEqual } from "node:crypto";
 import { SpillwayError } from "../../base/index.ts";
 import { steering } from "../../control/index.ts";
 import { draftOf } from "../../producer/index.ts";
-import { isNumbered, Session, sizeOf, split } from "../../protocol/index.ts";
+import { deliveryBytes, isNumbered, Session, sizeOf, split } from "../../protocol/index.ts";
 import type {
   ClientFrame,
   ConsumerFrame,
   Draft,
+  Grant,
+  Heartbeat,
   Link,
   ProducerFrame,
   Role,
@@ -28,9 +34,11 @@ import type { Context } from "../app.ts";
 export interface SessionLimits {
   /** Largest message that goes either way. */
   readonly messageBytes: number;
-  /** What may be kept for a client that does not acknowledge; its workers get no more credit at a quarter. */
+  /** What may be kept for a client that does not acknowledge; its workers get no more at a quarter. */
   readonly keptBytes: number;
 }
+
+type Consume = Extract<Channel, { role: "consume" }>;
 
 type Channel =
   | {
@@ -42,8 +50,14 @@ type Channel =
     }
   | {
       readonly role: "consume";
+      readonly flow: Flow<Uint8Array>;
       readonly link: Link<ToConsumerFrame, ConsumerFrame>;
       readonly detach: () => void;
+      /** What the worker granted last, and how far the queue has come in it. */
+      grant: Grant | undefined;
+      beat: Heartbeat | undefined;
+      /** W1: of the bytes that the worker granted, what the queue was told. */
+      limitBytes: number;
     };
 
 const headersBytesMax = 65_536;
@@ -56,25 +70,38 @@ export class ClientSession {
   readonly #limits: SessionLimits;
   readonly #channels = new Map<number, Channel>();
   #secret: Buffer = randomBytes(24);
+  /** The one that was used last: it may be used again until the client has the next. */
+  #usedSecret: Buffer | undefined;
+  #workers = 0;
   #wake: () => void = () => undefined;
-  /** The connection does not take what it is sent: workers get nothing more meanwhile. */
-  isSlow: () => boolean = () => false;
+  /** The connection does not take what it is sent. */
+  #isSlow: () => boolean = () => false;
+  readonly #onOverflow: (session: ClientSession) => void;
   /** The server goes: producers wait for the next one, workers end what they have. */
   isClosing = false;
 
-  constructor(context: Context, principal: Principal, limits: SessionLimits) {
+  /** @param onOverflow Called while more is kept than may be: the session is to end, but not at once (W1). */
+  constructor(
+    context: Context,
+    principal: Principal,
+    limits: SessionLimits,
+    onOverflow: (session: ClientSession) => void,
+  ) {
     this.#context = context;
     this.principal = principal;
     this.#limits = limits;
+    this.#onOverflow = onOverflow;
     this.session = new Session({ keptBytesMax: limits.keptBytes });
   }
 
-  /** Once: each resumption has a secret of its own, and only who began the session may go on with it (S7). */
+  /** Only who began the session may go on with it, with a secret of each connection (W2). */
   takeSecret(secret: string, principal: Principal): boolean {
     const given = Buffer.from(secret, "base64url");
-    const isRight = given.length === this.#secret.length && timingSafeEqual(given, this.#secret);
+    const isNew = isSame(given, this.#secret);
+    // The answer to it may have been lost with its connection.
+    const isRight = isSame(given, this.#usedSecret ?? this.#secret) || isNew;
     if (!isRight || principal.id !== this.principal.id) return false;
-    this.newSecret();
+    if (isNew) this.#usedSecret = this.#secret;
     return true;
   }
 
@@ -83,26 +110,52 @@ export class ClientSession {
     return this.#secret.toString("base64url");
   }
 
+  /** The client has had the newest secret. */
+  hasSecret(): void {
+    this.#usedSecret = undefined;
+  }
+
+  /** Whether there is anything to come back for. */
+  get isEmpty(): boolean {
+    return this.#channels.size === 0;
+  }
+
   /** A connection is there. @param wake Called when something is to leave. */
   bind(wake: () => void, isSlow: () => boolean): void {
     this.#wake = wake;
-    this.isSlow = isSlow;
+    this.#isSlow = isSlow;
   }
 
   unbind(): void {
     this.session.disconnected();
     this.#wake = () => undefined;
-    this.isSlow = () => false;
+    this.#isSlow = () => false;
   }
 
   push(given: ServerFrame): void {
     const frame = this.isClosing ? beforeTheEnd(given) : given;
     if (frame === undefined) return;
     const isKept = isNumbered(frame);
+    // How things stand is said again when it can be read.
+    if (!isKept && this.#isSlow()) return;
     for (const part of split(frame, this.#limits.messageBytes / 4)) {
       this.session.push(part, isKept, isKept ? sizeOf(part) : 0);
     }
+    if (this.session.hasFailed) this.#onOverflow(this);
     this.#wake();
+  }
+
+  /**
+   * The client has all up to there: its workers may be given more.
+   * @returns False: that was never sent.
+   */
+  acknowledged(received: number): boolean {
+    if (!this.session.acknowledged(received)) return false;
+    for (const channel of this.#channels.values()) {
+      if (channel.role !== "consume" || channel.grant === undefined) continue;
+      if (this.#raise(channel, channel.grant)) this.#give(channel, channel.grant);
+    }
+    return true;
   }
 
   /** @throws {SpillwayError} protocol_violated, or what the flow throws */
@@ -137,10 +190,8 @@ export class ClientSession {
       if (inner.kind === "send") this.#checkGroup(inner.drafts);
       channel.link.onFrame(inner.kind === "send" ? checkedSend(inner, channel) : inner);
     } else if (frame.kind === "consume" && channel.role === "consume") {
-      const isTooMuch = this.session.keptBytes > this.#limits.keptBytes / 4 || this.isSlow();
-      // Credit may be lost: the next one says it again, when this client takes what it gets.
-      if (frame.frame.kind === "credit" && isTooMuch) return;
-      channel.link.onFrame(frame.frame);
+      if (frame.frame.kind === "credit") this.#granted(channel, frame.frame.grant);
+      else channel.link.onFrame(frame.frame);
     } else throw violation("frame.kind", frame.frame.kind, `a frame to ${channel.role}`);
   }
 
@@ -149,6 +200,42 @@ export class ClientSession {
     const { group } = this.principal;
     if (group === undefined || drafts.every((draft) => draft.group === group)) return;
     throw new SpillwayError("forbidden", { needed: "messages of its group", allowed: group });
+  }
+
+  /** A worker's promise, within what its contract allows: credit is live for a lease and no longer (W1). */
+  #granted(channel: Consume, grant: Grant): void {
+    const { window, credit } = channel.flow.contract;
+    const { beat } = channel;
+    const position = beat?.epoch === grant.epoch ? beat.position : 0;
+    if (grant.epoch !== channel.grant?.epoch) channel.limitBytes = 0;
+    const inFlightMax = Math.max(window.max, window.fixed ?? 0);
+    channel.grant = {
+      ...grant,
+      limitMessages: Math.min(grant.limitMessages, position + inFlightMax),
+      leaseMs: Math.min(grant.leaseMs, credit.leaseMs),
+      echoHeartbeatMs: Math.min(grant.echoHeartbeatMs, beat?.heartbeatMs ?? 0),
+    };
+    this.#raise(channel, channel.grant);
+    this.#give(channel, channel.grant);
+  }
+
+  /** Lets a worker have more bytes, as far as the client acknowledges them. @returns Whether it has more. */
+  #raise(channel: Consume, { epoch }: Grant): boolean {
+    const bytesMax = this.#limits.keptBytes / 4;
+    const free = bytesMax - this.session.keptBytes;
+    if (free <= 0) return false;
+    // The largest message must go out, however many workers share what is free.
+    const largest = largestOf(channel.flow);
+    const room = Math.max(Math.min(free, bytesMax / this.#workers), largest);
+    const position = channel.beat?.epoch === epoch ? channel.beat.positionBytes : 0;
+    if (channel.limitBytes - position >= Math.max(room / 2, largest)) return false;
+    channel.limitBytes = Math.max(channel.limitBytes, position + room);
+    return true;
+  }
+
+  #give({ link, limitBytes }: Consume, grant: Grant): void {
+    const bytes = Math.min(grant.limitBytes, limitBytes);
+    link.onFrame({ kind: "credit", grant: { ...grant, limitBytes: bytes } });
   }
 
   #attach(channel: number, role: Role, name: string): void {
@@ -198,24 +285,54 @@ export class ClientSession {
       const detach = flow.attachProducer(id, link);
     } else {
       const link: Link<ToConsumerFrame, ConsumerFrame> = {
-        send: (frame) => this.push({ kind: "consume", channel, frame }),
+        send: (frame) => {
+          if ("beat" in frame) opened.beat = frame.beat;
+          this.push({ kind: "consume", channel, frame });
+        },
         onFrame: () => undefined,
       };
+      const opened: Consume = {
+        role,
+        flow,
+        link,
+        detach: () => detach(),
+        grant: undefined,
+        beat: undefined,
+        limitBytes: 0,
+      };
+      this.#channels.set(channel, opened);
+      this.#count(1, largestOf(flow));
       const detach = flow.attachConsumer(id, link);
-      this.#channels.set(channel, { role, link, detach });
     }
+  }
+
+  /** W1: beside what all share there is room for what each worker may be given at least. */
+  #count(workers: number, largestBytes: number): void {
+    this.#workers += workers;
+    this.session.keptBytesMax += 2 * largestBytes;
   }
 
   #detach(channel: number): void {
     const known = this.#channels.get(channel);
+    if (known === undefined) return;
     this.#channels.delete(channel);
-    known?.detach();
+    if (known.role === "consume") this.#count(-1, -largestOf(known.flow));
+    known.detach();
   }
 
   /** All channels end. */
   end(): void {
     for (const channel of this.#channels.keys()) this.#detach(channel);
   }
+}
+
+function isSame(given: Buffer, secret: Buffer): boolean {
+  return given.length === secret.length && timingSafeEqual(given, secret);
+}
+
+/** What the largest message of a flow counts, with its headers. */
+function largestOf({ contract }: Flow<Uint8Array>): number {
+  return contract.messageBytesMax + headersBytesMax + deliveryBytes;
 }
 
 /** No credit any more; and what is refused because of the end waits for the next server. */
@@ -240,12 +357,14 @@ function checkedSend(
   { flow, shards }: Extract<Channel, { role: "produce" }>,
 ): ProducerFrame {
   const { partitions, order } = flow.contract;
+  const shardsOf = new Map<string, readonly number[]>();
   const drafts = frame.drafts.map((given, at) => {
     const { draft, route } = checkedDraft(given, order === "key", at);
-    const among =
-      route.group === undefined || shards >= partitions
-        ? undefined
-        : steering.shardsOf(route.group, partitions, shards);
+    let among: readonly number[] | undefined;
+    if (route.group !== undefined && shards < partitions) {
+      among = shardsOf.get(route.group) ?? steering.shardsOf(route.group, partitions, shards);
+      shardsOf.set(route.group, among);
+    }
     const place =
       route.hash === undefined
         ? undefined
