@@ -34,6 +34,7 @@ class World {
         },
         stored: () => ({ ...this.stored }),
         isKnown: () => true,
+        waits: () => true,
       },
       0,
     );

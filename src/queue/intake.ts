@@ -6,12 +6,22 @@
  *     all partitions of the flow that this process owns.
  * N2  A message that is not taken is answered with a code, and a time to come back where one helps
  *     (G12, C5).
+ * N4  Once normal has stopped, credit is given no faster than the consumers drain.
  * N3  What is taken and not durable yet is bounded as well: a slow disk holds producers back (G6).
  *
  * It must not know lanes, consumers or the store.
  */
-import { admission, drain, limiter } from "../control/index.ts";
-import type { Admission, Candidate, Drain, Limiter } from "../control/index.ts";
+import { admission, drain, envelope, limiter } from "../control/index.ts";
+import type {
+  Admission,
+  Candidate,
+  Drain,
+  Envelope,
+  EnvelopeView,
+  Held,
+  Limiter,
+  SavedHistory,
+} from "../control/index.ts";
 import { issuer } from "../protocol/index.ts";
 import type {
   ClassName,
@@ -28,6 +38,10 @@ import type { Contract } from "../flow/index.ts";
 const unwrittenMax = 8192;
 const unwrittenBytesMax = 16 * 1024 * 1024;
 const promiseSpanS = 0.25;
+/** How long the rest of the buffer has to last for several groups while no drain rate is known. */
+const unknownSpanS = 10;
+/** Below this part of its burst the flow's rate is divided among its groups. */
+const scarceShare = 0.5;
 const retryMinMs = 50;
 /** After a full store: how often a few messages are let through to see whether it has space again. */
 const fullRetryMs = 1000;
@@ -47,6 +61,8 @@ export interface IntakeHost {
   stored(): Stored;
   /** Every partition was claimed: before, nobody knows how much is stored. */
   isKnown(): boolean;
+  /** Messages wait that would be handed out if a consumer had room. */
+  waits(): boolean;
 }
 
 export interface IntakeView {
@@ -56,6 +72,7 @@ export interface IntakeView {
   readonly pressure: number;
   readonly lowestClass: ClassName | null;
   readonly isStoreFull: boolean;
+  readonly boundary: EnvelopeView;
 }
 
 interface Stream {
@@ -71,6 +88,9 @@ export class Intake {
   readonly #admission: Admission;
   readonly #drain: Drain;
   #boundary: Limiter | undefined;
+  readonly #envelope: Envelope;
+  /** N4: while it holds. */
+  #pace: Limiter | undefined;
   readonly #groups = new Map<string, Limiter>();
   readonly #streams = new Map<string, Stream>();
   /** They want credit and have not been answered. */
@@ -96,6 +116,7 @@ export class Intake {
     this.#issuer = issuer.init({ firstEpoch: 1, ttlMs: contract.credit.leaseMs }, nowMs);
     this.#admission = admission.init(limitsOf(contract));
     this.#boundary = boundaryOf(contract, nowMs);
+    this.#envelope = envelope.init(envelopeOf(contract), nowMs);
   }
 
   change(contract: Contract, nowMs: number): void {
@@ -106,6 +127,7 @@ export class Intake {
       limiter.setRate(this.#boundary, { ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
     } else this.#boundary = boundaryOf(contract, nowMs);
     this.#groups.clear();
+    envelope.setOptions(this.#envelope, envelopeOf(contract), nowMs);
   }
 
   join(producer: string, partition: number, nowMs: number): void {
@@ -168,6 +190,7 @@ export class Intake {
     this.#observe(stored, nowMs);
     const p95Ms = drain.p95Ms(this.#drain);
     let taken = 0;
+    let ungrouped = 0;
     for (let at = 0; at < drafts.length; at++) {
       const draft = drafts[at]!;
       const refusal =
@@ -182,9 +205,14 @@ export class Intake {
       stored.bytes += draft.bytes;
       admission.grew(this.#admission, draft.bytes);
       taken++;
+      if (draft.group === undefined) ungrouped++;
+      else envelope.acceptedOf(this.#envelope, draft.group, nowMs);
       this.#host.take(stream.producer, stream.partition, position + at, draft);
     }
     drain.arrived(this.#drain, nowMs, taken);
+    envelope.accepted(this.#envelope, taken);
+    if (ungrouped > 0) envelope.acceptedOf(this.#envelope, "", nowMs, ungrouped);
+    if (this.#pace !== undefined) limiter.take(this.#pace, nowMs, taken);
     if (refused.length > 0) {
       const { partition } = stream;
       this.#host.send(stream.producer, { kind: "results", partition, results: refused });
@@ -197,7 +225,7 @@ export class Intake {
     stored: Stored,
     p95Ms: number,
     nowMs: number,
-  ): { code: RefusalCode; retryAfterMs?: number; found?: unknown; allowed?: unknown } | undefined {
+  ): Omit<Extract<SendResult, { kind: "refused" }>, "kind" | "position"> | undefined {
     if (draft.bytes > this.#contract.messageBytesMax) {
       const allowed = this.#contract.messageBytesMax;
       return { code: "message_too_large", found: draft.bytes, allowed };
@@ -212,7 +240,14 @@ export class Intake {
     candidate.deadlineAtMs = deadlineMs === undefined ? undefined : nowMs + deadlineMs;
     candidate.dueAtMs = draft.delayMs === undefined ? undefined : nowMs + draft.delayMs;
     const refusal = admission.admit(this.#admission, candidate, nowMs, stored.messages, p95Ms);
-    return refusal ?? this.#overRate(draft, nowMs);
+    // Shares first: a group that floods must not use the flow's rate up with what is refused.
+    return refusal ?? this.#overShare(draft, nowMs) ?? this.#overRate(draft, nowMs);
+  }
+
+  #overShare({ group = "" }: Draft, nowMs: number): Held | undefined {
+    if (!this.#envelope.isHolding) return undefined;
+    const factor = limiter.surgeFactor(this.#contract.boundary.surges, nowMs);
+    return envelope.admit(this.#envelope, group, nowMs, factor);
   }
 
   #overRate(draft: Draft, nowMs: number): { code: RefusalCode; retryAfterMs: number } | undefined {
@@ -242,6 +277,7 @@ export class Intake {
   }
 
   #observe(stored: Stored, nowMs: number): void {
+    envelope.advance(this.#envelope, this.#contract.boundary.surges, nowMs);
     if (!this.#host.isKnown()) return;
     const stalledSinceMs = drain.stalledSinceMs(this.#drain, nowMs, this.#drain.busy ? 1 : 0, 0);
     admission.observe(this.#admission, {
@@ -251,6 +287,35 @@ export class Intake {
       ratePerS: drain.ratePerS(this.#drain),
       stalledMs: stalledSinceMs === undefined ? 0 : nowMs - stalledSinceMs,
     });
+    const { steps, pressure } = this.#admission;
+    const drainPerS = drain.ratePerS(this.#drain) ?? this.#spanPerS(pressure);
+    const waits = steps > 0 && this.#host.waits();
+    const ratePerS = this.#scarceRatePerS(nowMs);
+    envelope.observe(this.#envelope, { steps, pressure, drainPerS, waits, ratePerS });
+    this.#observePace(nowMs);
+  }
+
+  /** While no drain rate is known: as if what is left below the level of normal had to last. */
+  #spanPerS(pressure: number): number {
+    const { classes, buffer } = this.#contract;
+    return Math.max(1, (Math.max(0, classes.normal - pressure) * buffer.messages) / unknownSpanS);
+  }
+
+  /** The flow's rate while it is nearly used up: what is left of it is for all groups. */
+  #scarceRatePerS(nowMs: number): number | undefined {
+    if (this.#boundary === undefined) return undefined;
+    const { left, burst, ratePerS } = limiter.view(this.#boundary, nowMs);
+    if (left > scarceShare * burst) return undefined;
+    return ratePerS * limiter.surgeFactor(this.#contract.boundary.surges, nowMs);
+  }
+
+  #observePace(nowMs: number): void {
+    // Where normal stops later than by default, this step is taken with it.
+    const { closed } = this.#admission;
+    const ratePerS = closed.normal ? admission.flowRatePerS(this.#admission) : undefined;
+    if (ratePerS === undefined) this.#pace = undefined;
+    else if (this.#pace === undefined) this.#pace = limiter.init(paceOf(ratePerS), nowMs);
+    else limiter.setRate(this.#pace, paceOf(ratePerS), nowMs);
   }
 
   /** Gives what can be given, and tells how things stand when that has changed. */
@@ -292,6 +357,10 @@ export class Intake {
     const { rate } = this.#contract.boundary;
     const waitsForRate = limitedBy === "rate_limited" && rate !== undefined;
     this.#rateReadyAtMs = waitsForRate ? nowMs + 1000 / rate.perSecond : Infinity;
+    if (this.#pace === undefined) return;
+    if (limiter.view(this.#pace, nowMs).left >= 1) return;
+    // N4: nothing else may happen until the next one is due.
+    this.#rateReadyAtMs = Math.min(this.#rateReadyAtMs, nowMs + 1000 / this.#pace.ratePerS);
   }
 
   #room(
@@ -323,9 +392,10 @@ export class Intake {
     const unwritten = unwrittenMax - stored.unwritten;
     const boundary =
       this.#boundary === undefined ? Infinity : limiter.view(this.#boundary, nowMs).left;
+    const pace = this.#pace === undefined ? Infinity : limiter.view(this.#pace, nowMs).left;
     const messages = Math.max(
       0,
-      Math.floor(Math.min(space, seconds, promiseMax, unwritten, boundary)),
+      Math.floor(Math.min(space, seconds, promiseMax, unwritten, boundary, pace)),
     );
     // The largest message must be grantable, however large it is.
     const unwrittenBytes = Math.max(unwrittenBytesMax, this.#contract.messageBytesMax);
@@ -360,11 +430,13 @@ export class Intake {
     return Math.min(
       issuer.issueDue(this.#issuer),
       this.#rateReadyAtMs,
+      envelope.dueAtMs(this.#envelope),
       this.#fullUntilMs > 0 ? this.#fullUntilMs : Infinity,
     );
   }
 
-  view(): IntakeView {
+  view(nowMs: number): IntakeView {
+    envelope.advance(this.#envelope, this.#contract.boundary.surges, nowMs);
     const { lag } = issuer.view(this.#issuer);
     const { pressure, lowestOpenClass } = admission.view(this.#admission);
     return {
@@ -373,12 +445,32 @@ export class Intake {
       pressure,
       lowestClass: lowestOpenClass,
       isStoreFull: this.#fullUntilMs > 0,
+      boundary: envelope.view(this.#envelope, this.#contract.boundary.surges, nowMs),
     };
+  }
+
+  /** What was learnt of arrivals, to be kept over a restart. */
+  learnt(nowMs: number): SavedHistory | undefined {
+    return envelope.saved(this.#envelope, nowMs);
+  }
+
+  recall(learnt: SavedHistory, nowMs: number): void {
+    envelope.restore(this.#envelope, learnt, nowMs);
   }
 
   check(): void {
     admission.check(this.#admission);
+    envelope.check(this.#envelope);
   }
+}
+
+function envelopeOf(contract: Contract): Parameters<typeof envelope.init>[0] {
+  return { learn: contract.boundary.learn, weights: contract.groups.weights };
+}
+
+/** N4: a quarter of a second at once, which is what may be promised. */
+function paceOf(ratePerS: number): { readonly ratePerS: number; readonly burst: number } {
+  return { ratePerS, burst: Math.max(1, promiseSpanS * ratePerS) };
 }
 
 function limitsOf(contract: Contract): Parameters<typeof admission.init>[0] {
