@@ -9,9 +9,9 @@
 import { randomInt } from "node:crypto";
 import { hostname } from "node:os";
 import { checkOptions, SpillwayError } from "./base/index.ts";
-import type { Clock } from "./base/index.ts";
+import type { Clock, Timer } from "./base/index.ts";
 import { TargetDriver } from "./consumer/index.ts";
-import type { SavedBreaker } from "./control/index.ts";
+import type { SavedBreaker, SavedHistory } from "./control/index.ts";
 import type { Engine, MetaEntry } from "./engines/index.ts";
 import { sqlite } from "./engines/sqlite/index.ts";
 import { Flow } from "./flow-handle.ts";
@@ -74,6 +74,8 @@ const directLinks: Links = {
 const drainMaxMsDefault = 10_000;
 const waitingMax = 10_000;
 const claimLeaseMs = 10_000;
+/** What a crash may forget of what arrivals have taught. */
+const learntEveryMs = 5 * 60_000;
 const noControls: Controls = {
   paused: false,
   pausedPartitions: [],
@@ -92,9 +94,11 @@ export async function openSpillway(options: OpenOptions, deps: OpenDeps = {}): P
   await engine.open();
   const saved = await engine.meta.list("flow/");
   const breakers = await engine.meta.list("breaker/");
+  const learnt = await engine.meta.list("learnt/");
   const spillway = new Spillway(engine, options, deps, {
     flows: new Map(saved.map(parseSaved)),
     breakers: new Map(breakers.map(parseBreaker)),
+    learnt: new Map(learnt.map(parseLearnt)),
   });
   opening.move(); // From here the instance closes the engine.
   return spillway;
@@ -134,6 +138,17 @@ function parseBreaker(entry: MetaEntry): [string, SavedTarget] {
   return [key.slice("breaker/".length), { breaker: jsonOf(entry) as SavedBreaker, revision }];
 }
 
+/** What arrivals of a flow have taught, as of a few minutes ago. */
+interface SavedLearnt {
+  readonly history: SavedHistory;
+  readonly revision: number;
+}
+
+function parseLearnt(entry: MetaEntry): [string, SavedLearnt] {
+  const { key, revision } = entry;
+  return [key.slice("learnt/".length), { history: jsonOf(entry) as SavedHistory, revision }];
+}
+
 function jsonOf({ value }: MetaEntry): unknown {
   return JSON.parse(new TextDecoder().decode(value ?? undefined));
 }
@@ -141,6 +156,7 @@ function jsonOf({ value }: MetaEntry): unknown {
 interface Saved {
   readonly flows: Map<string, SavedFlow>;
   readonly breakers: Map<string, SavedTarget>;
+  readonly learnt: Map<string, SavedLearnt>;
 }
 
 interface Open {
@@ -161,10 +177,12 @@ export class Spillway implements AsyncDisposable {
   readonly #saving = new Map<string, Promise<void>>();
   readonly #saved: Map<string, SavedFlow>;
   readonly #breakers: Map<string, SavedTarget>;
+  readonly #learnt: Map<string, SavedLearnt>;
   readonly #flows = new Map<string, Open>();
   readonly #targets = new Map<string, TargetDriver>();
   readonly #closed = new AbortController();
   #closing: Promise<void> | undefined;
+  #learntTimer: Timer | undefined;
 
   constructor(engine: Engine, options: OpenOptions, deps: OpenDeps, saved: Saved) {
     this.#engine = engine;
@@ -175,6 +193,8 @@ export class Spillway implements AsyncDisposable {
     this.#writes = new Writes(engine);
     this.#saved = saved.flows;
     this.#breakers = saved.breakers;
+    this.#learnt = saved.learnt;
+    this.#keepLearnt();
   }
 
   /** What "accepted" means here. */
@@ -244,6 +264,8 @@ export class Spillway implements AsyncDisposable {
         onError: (error) => flow.tellError(error),
       },
     );
+    const learnt = this.#learnt.get(name);
+    if (learnt !== undefined) queue.machine.recall(learnt.history, clock.now());
     const [producerEnd, queueEnd] = this.#links.producer(name);
     const producer = new ProducerDriver(
       {
@@ -327,6 +349,30 @@ export class Spillway implements AsyncDisposable {
     );
   }
 
+  #keepLearnt(): void {
+    const timer = this.#clock.after(learntEveryMs, () => {
+      for (const name of this.#flows.keys()) void this.#saveLearnt(name);
+      this.#keepLearnt();
+    });
+    this.#learntTimer = timer;
+  }
+
+  /** A week's season has to survive a restart; a save that fails costs what it would have kept. */
+  async #saveLearnt(name: string): Promise<void> {
+    const history = this.#flows.get(name)?.queue.machine.learnt(this.#clock.now());
+    if (history === undefined) return;
+    const known = this.#learnt.get(name);
+    const { slot, count } = known?.history ?? { slot: history.slot, count: 0 };
+    if (history.slot === slot && history.count === count) return; // Nothing has come since.
+    const value = new TextEncoder().encode(JSON.stringify(history));
+    try {
+      const revision = await this.#engine.meta.set(`learnt/${name}`, value, known?.revision ?? 0);
+      this.#learnt.set(name, { history, revision });
+    } catch {
+      // Another node that has the flow has kept its own, or the store is full.
+    }
+  }
+
   async #claim(contract: Contract, queue: QueueDriver): Promise<void> {
     if (!this.#saved.has(contract.name)) await this.#save(contract, noControls);
     await queue.open();
@@ -384,6 +430,8 @@ export class Spillway implements AsyncDisposable {
     for (const target of this.#targets.values()) target.release();
     await Promise.race([Promise.all(flows.map(({ queue }) => queue.idle())), timeUp]);
     timer.cancel();
+    this.#learntTimer?.cancel();
+    await Promise.all([...this.#flows.keys()].map((name) => this.#saveLearnt(name)));
     for (const { producer, queue } of flows) {
       producer.close();
       await queue.close();
