@@ -185,17 +185,18 @@ export function admit(e: Envelope, name: string, nowMs: number, factor: number):
   earn(e, nowMs);
   if (e.active.length < 2) return undefined; // V1
   const partPerS = partOf(e, group);
-  const lacking = shares.take(group, partPerS);
+  const lacking = shares.lacking(group, partPerS);
   if (lacking > 0) {
     const toPerS = Math.max(group.earnedPerS, partPerS);
     return refuse(e, group, "share", toPerS, (lacking * 1000) / toPerS, nowMs);
   }
-  if (!e.isPressed) return undefined;
-  const { limiter: envelope } = withEnvelope(e, group, nowMs);
-  if (envelope === undefined) return undefined;
-  const waitMs = limiter.take(envelope, nowMs, 1, factor);
-  if (waitMs === 0) return undefined;
-  return refuse(e, group, "envelope", envelope.ratePerS * factor, waitMs, nowMs);
+  const known = e.isPressed ? withEnvelope(e, group, nowMs).limiter : undefined;
+  const waitMs = known === undefined ? 0 : limiter.take(known, nowMs, 1, factor);
+  if (waitMs > 0) {
+    return refuse(e, group, "envelope", known!.ratePerS * factor, waitMs, nowMs);
+  }
+  shares.spend(group);
+  return undefined;
 }
 
 function refuse(

@@ -58,13 +58,13 @@ export function earn(shares: readonly Share[], ratePerS: number, spanMs: number)
     let filled = 0;
     for (const share of shares) {
       if (share.isFull) continue;
-      const lacking = purseOf(partPerS * share.weight) - share.purse;
-      if (lacking > part * share.weight) continue;
+      const missing = purseOf(partPerS * share.weight) - share.purse;
+      if (missing > part * share.weight) continue;
       share.isFull = true;
-      share.purse += lacking;
-      left -= lacking;
+      share.purse += missing;
+      left -= missing;
       filled += share.weight;
-      earned(share, lacking, spanMs);
+      earned(share, missing, spanMs);
     }
     if (filled > 0) {
       open -= filled;
@@ -80,16 +80,17 @@ export function earn(shares: readonly Share[], ratePerS: number, spanMs: number)
 }
 
 /**
- * Takes one message out of a group's purse.
- *
  * @param partPerS What an equal division gives the group.
- * @returns 0: it may pass, and was paid for. Else how much the purse lacks.
+ * @returns 0: it has enough for one message. Else how much its purse lacks.
  */
-export function take(share: Share, partPerS: number): number {
+export function lacking(share: Share, partPerS: number): number {
   share.purse = Math.min(share.purse, purseOf(partPerS));
-  if (share.purse < 1) return 1 - share.purse;
+  return Math.max(0, 1 - share.purse);
+}
+
+/** Pays for one message. */
+export function spend(share: Share): void {
   share.purse--;
-  return 0;
 }
 
 export function check(shares: readonly Share[]): void {
