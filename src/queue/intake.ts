@@ -305,8 +305,10 @@ export class Intake {
   #scarceRatePerS(nowMs: number): number | undefined {
     if (this.#boundary === undefined) return undefined;
     const { left, burst, ratePerS } = limiter.view(this.#boundary, nowMs);
-    if (left > scarceShare * burst) return undefined;
-    return ratePerS * limiter.surgeFactor(this.#contract.boundary.surges, nowMs);
+    const share = Math.max(0, left) / (scarceShare * burst);
+    if (share > 1) return undefined;
+    // A little less than it is, or one group's credit would keep it at nothing for the others.
+    return ratePerS * (0.8 + 0.2 * share) * limiter.surgeFactor(this.#contract.boundary.surges, nowMs);
   }
 
   #observePace(nowMs: number): void {
