@@ -308,7 +308,9 @@ export class Intake {
     const share = Math.max(0, left) / (scarceShare * burst);
     if (share > 1) return undefined;
     // A little less than it is, or one group's credit would keep it at nothing for the others.
-    return ratePerS * (0.8 + 0.2 * share) * limiter.surgeFactor(this.#contract.boundary.surges, nowMs);
+    return (
+      ratePerS * (0.8 + 0.2 * share) * limiter.surgeFactor(this.#contract.boundary.surges, nowMs)
+    );
   }
 
   #observePace(nowMs: number): void {
