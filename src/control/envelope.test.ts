@@ -5,7 +5,8 @@ import type { Envelope, Held } from "./envelope.ts";
 import type { SavedHistory } from "./history.ts";
 import type { Surge } from "./limiter.ts";
 
-const startMs = Date.UTC(2026, 0, 5);
+/** A Monday: 2026-01-05. */
+const startMs = 1_767_571_200_000;
 const slotMs = 30 * 60_000;
 const dayMs = 86_400_000;
 const drainPerS = 100;
@@ -63,7 +64,7 @@ class Boundary {
             last[group] = held;
             continue;
           }
-          got[group]!++;
+          got[group]++;
           envelope.acceptedOf(this.e, group, this.nowMs);
           envelope.accepted(this.e, 1);
         }
@@ -203,12 +204,16 @@ test("Y2 an attack under pressure is not learnt: a held slot teaches nothing", (
   b.live(8 * 48, perSlot);
   const before = envelopeOf(b);
   b.live(48, perSlot);
+  const levels = JSON.stringify(b.e.groups.get("usual")!.series!.seasons);
   for (let slot = 0; slot < 8; slot++) {
+    // Much had been let in when the pressure came.
+    envelope.acceptedOf(b.e, "usual", b.nowMs, 50 * perSlot.usual);
     b.press(0.3);
-    b.offer(60, { usual: 300, large: 10 });
-    b.nowMs += slotMs - 60_000;
+    b.offer(30, { usual: 300, large: 10 });
+    b.nowMs += slotMs - 30_000;
     envelope.advance(b.e, [], b.nowMs);
   }
+  expect(JSON.stringify(b.e.groups.get("usual")!.series!.seasons)).toBe(levels);
   expect(envelopeOf(b)).toBeLessThan(1.2 * before);
 });
 
@@ -219,6 +224,10 @@ test("Y2 a flood for which there was room is no new season: a day later little i
   b.live(48, perSlot);
   b.live(8, { ...perSlot, usual: 100 * perSlot.usual });
   b.live(48 - 8, perSlot);
+  for (const { level } of b.e.groups.get("usual")!.series!.seasons) {
+    // In its second week a slot still moves by half: 1 + 3 / 2.
+    expect(Math.max(...level)).toBeLessThan(2.6 * perSlot.usual);
+  }
   const nextDay = envelopeOf(b);
   b.live(6 * 48, perSlot);
   const nextWeek = envelopeOf(b);
