@@ -98,7 +98,7 @@ function groupOptions(learn: "day" | "week"): ForecastOptions {
 }
 
 export function learner(name: string): Learner {
-  return { name, count: 0, wasHeld: false, seenMs: 0, series: undefined };
+  return { name, count: 0, wasHeld: false, seenMs: -Infinity, series: undefined };
 }
 
 /**

@@ -6,22 +6,12 @@
  *     all partitions of the flow that this process owns.
  * N2  A message that is not taken is answered with a code, and a time to come back where one helps
  *     (G12, C5).
- * N4  Once normal has stopped, credit is given no faster than the consumers drain.
  * N3  What is taken and not durable yet is bounded as well: a slow disk holds producers back (G6).
  *
  * It must not know lanes, consumers or the store.
  */
-import { admission, drain, envelope, limiter } from "../control/index.ts";
-import type {
-  Admission,
-  Candidate,
-  Drain,
-  Envelope,
-  EnvelopeView,
-  Held,
-  Limiter,
-  SavedHistory,
-} from "../control/index.ts";
+import { admission, drain } from "../control/index.ts";
+import type { Admission, Candidate, Drain, EnvelopeView, SavedHistory } from "../control/index.ts";
 import { issuer } from "../protocol/index.ts";
 import type {
   ClassName,
@@ -33,15 +23,12 @@ import type {
   ToProducerFrame,
 } from "../protocol/index.ts";
 import type { Contract } from "../flow/index.ts";
+import { Boundary, promiseSpanS } from "./boundary.ts";
+import type { Denial } from "./boundary.ts";
 
 /** Not durable yet, of the whole flow: a few group commits. */
 const unwrittenMax = 8192;
 const unwrittenBytesMax = 16 * 1024 * 1024;
-const promiseSpanS = 0.25;
-/** How long the rest of the buffer has to last for several groups while no drain rate is known. */
-const unknownSpanS = 10;
-/** Below this part of its burst the flow's rate is divided among its groups. */
-const scarceShare = 0.5;
 const retryMinMs = 50;
 /** After a full store: how often a few messages are let through to see whether it has space again. */
 const fullRetryMs = 1000;
@@ -87,11 +74,7 @@ export class Intake {
   readonly #issuer: Issuer;
   readonly #admission: Admission;
   readonly #drain: Drain;
-  #boundary: Limiter | undefined;
-  readonly #envelope: Envelope;
-  /** N4: while it holds. */
-  #pace: Limiter | undefined;
-  readonly #groups = new Map<string, Limiter>();
+  readonly #boundary: Boundary;
   readonly #streams = new Map<string, Stream>();
   /** They want credit and have not been answered. */
   readonly #asking = new Set<Stream>();
@@ -115,19 +98,13 @@ export class Intake {
     this.#host = host;
     this.#issuer = issuer.init({ firstEpoch: 1, ttlMs: contract.credit.leaseMs }, nowMs);
     this.#admission = admission.init(limitsOf(contract));
-    this.#boundary = boundaryOf(contract, nowMs);
-    this.#envelope = envelope.init(envelopeOf(contract), nowMs);
+    this.#boundary = new Boundary(contract, nowMs);
   }
 
   change(contract: Contract, nowMs: number): void {
     this.#contract = contract;
     admission.setLimits(this.#admission, limitsOf(contract));
-    const { rate } = contract.boundary;
-    if (rate !== undefined && this.#boundary !== undefined) {
-      limiter.setRate(this.#boundary, { ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
-    } else this.#boundary = boundaryOf(contract, nowMs);
-    this.#groups.clear();
-    envelope.setOptions(this.#envelope, envelopeOf(contract), nowMs);
+    this.#boundary.change(contract, nowMs);
   }
 
   join(producer: string, partition: number, nowMs: number): void {
@@ -206,13 +183,11 @@ export class Intake {
       admission.grew(this.#admission, draft.bytes);
       taken++;
       if (draft.group === undefined) ungrouped++;
-      else envelope.acceptedOf(this.#envelope, draft.group, nowMs);
+      else this.#boundary.acceptedOf(draft.group, nowMs);
       this.#host.take(stream.producer, stream.partition, position + at, draft);
     }
     drain.arrived(this.#drain, nowMs, taken);
-    envelope.accepted(this.#envelope, taken);
-    if (ungrouped > 0) envelope.acceptedOf(this.#envelope, "", nowMs, ungrouped);
-    if (this.#pace !== undefined) limiter.take(this.#pace, nowMs, taken);
+    this.#boundary.accepted(taken, ungrouped, nowMs);
     if (refused.length > 0) {
       const { partition } = stream;
       this.#host.send(stream.producer, { kind: "results", partition, results: refused });
@@ -225,7 +200,7 @@ export class Intake {
     stored: Stored,
     p95Ms: number,
     nowMs: number,
-  ): Omit<Extract<SendResult, { kind: "refused" }>, "kind" | "position"> | undefined {
+  ): Denial | undefined {
     if (draft.bytes > this.#contract.messageBytesMax) {
       const allowed = this.#contract.messageBytesMax;
       return { code: "message_too_large", found: draft.bytes, allowed };
@@ -240,44 +215,11 @@ export class Intake {
     candidate.deadlineAtMs = deadlineMs === undefined ? undefined : nowMs + deadlineMs;
     candidate.dueAtMs = draft.delayMs === undefined ? undefined : nowMs + draft.delayMs;
     const refusal = admission.admit(this.#admission, candidate, nowMs, stored.messages, p95Ms);
-    // Shares first: a group that floods must not use the flow's rate up with what is refused.
-    return refusal ?? this.#overShare(draft, nowMs) ?? this.#overRate(draft, nowMs);
-  }
-
-  #overShare({ group = "" }: Draft, nowMs: number): Held | undefined {
-    if (!this.#envelope.isHolding) return undefined;
-    const factor = limiter.surgeFactor(this.#contract.boundary.surges, nowMs);
-    return envelope.admit(this.#envelope, group, nowMs, factor);
-  }
-
-  #overRate(draft: Draft, nowMs: number): { code: RefusalCode; retryAfterMs: number } | undefined {
-    const { groupRate, surges } = this.#contract.boundary;
-    if (this.#boundary === undefined && groupRate === undefined) return undefined;
-    const factor = limiter.surgeFactor(surges, nowMs);
-    const cost = draft.cost ?? 1;
-    // The flow's first: a message that it refuses costs its group nothing.
-    const retryAfterMs =
-      this.#boundary === undefined ? 0 : limiter.take(this.#boundary, nowMs, cost, factor);
-    if (retryAfterMs > 0) return { code: "rate_limited", retryAfterMs };
-    if (groupRate === undefined || draft.group === undefined) return undefined;
-    const waitMs = limiter.take(this.#groupLimiter(draft.group, nowMs), nowMs, cost, factor);
-    return waitMs > 0 ? { code: "rate_limited", retryAfterMs: waitMs } : undefined;
-  }
-
-  #groupLimiter(group: string, nowMs: number): Limiter {
-    let known = this.#groups.get(group);
-    if (known === undefined) {
-      const rate = this.#contract.boundary.groupRate!;
-      // A limiter at rest is as good as a new one, so the oldest may be forgotten.
-      if (this.#groups.size >= 10_000) this.#groups.delete(this.#groups.keys().next().value!);
-      known = limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
-      this.#groups.set(group, known);
-    }
-    return known;
+    return refusal ?? this.#boundary.deny(draft, nowMs);
   }
 
   #observe(stored: Stored, nowMs: number): void {
-    envelope.advance(this.#envelope, this.#contract.boundary.surges, nowMs);
+    this.#boundary.advance(nowMs);
     if (!this.#host.isKnown()) return;
     const stalledSinceMs = drain.stalledSinceMs(this.#drain, nowMs, this.#drain.busy ? 1 : 0, 0);
     admission.observe(this.#admission, {
@@ -287,39 +229,8 @@ export class Intake {
       ratePerS: drain.ratePerS(this.#drain),
       stalledMs: stalledSinceMs === undefined ? 0 : nowMs - stalledSinceMs,
     });
-    const { steps, pressure } = this.#admission;
-    const drainPerS = drain.ratePerS(this.#drain) ?? this.#spanPerS(pressure);
-    const waits = steps > 0 && this.#host.waits();
-    const ratePerS = this.#scarceRatePerS(nowMs);
-    envelope.observe(this.#envelope, { steps, pressure, drainPerS, waits, ratePerS });
-    this.#observePace(nowMs);
-  }
-
-  /** While no drain rate is known: as if what is left below the level of normal had to last. */
-  #spanPerS(pressure: number): number {
-    const { classes, buffer } = this.#contract;
-    return Math.max(1, (Math.max(0, classes.normal - pressure) * buffer.messages) / unknownSpanS);
-  }
-
-  /** The flow's rate while it is nearly used up: what is left of it is for all groups. */
-  #scarceRatePerS(nowMs: number): number | undefined {
-    if (this.#boundary === undefined) return undefined;
-    const { left, burst, ratePerS } = limiter.view(this.#boundary, nowMs);
-    const share = Math.max(0, left) / (scarceShare * burst);
-    if (share > 1) return undefined;
-    // A little less than it is, or one group's credit would keep it at nothing for the others.
-    return (
-      ratePerS * (0.8 + 0.2 * share) * limiter.surgeFactor(this.#contract.boundary.surges, nowMs)
-    );
-  }
-
-  #observePace(nowMs: number): void {
-    // Where normal stops later than by default, this step is taken with it.
-    const { closed } = this.#admission;
-    const ratePerS = closed.normal ? admission.flowRatePerS(this.#admission) : undefined;
-    if (ratePerS === undefined) this.#pace = undefined;
-    else if (this.#pace === undefined) this.#pace = limiter.init(paceOf(ratePerS), nowMs);
-    else limiter.setRate(this.#pace, paceOf(ratePerS), nowMs);
+    const waits = this.#admission.steps > 0 && this.#host.waits();
+    this.#boundary.observe(this.#admission, drain.ratePerS(this.#drain), waits, nowMs);
   }
 
   /** Gives what can be given, and tells how things stand when that has changed. */
@@ -358,13 +269,7 @@ export class Intake {
       this.#host.send(producer, frame);
     }
     this.#asking.clear();
-    const { rate } = this.#contract.boundary;
-    const waitsForRate = limitedBy === "rate_limited" && rate !== undefined;
-    this.#rateReadyAtMs = waitsForRate ? nowMs + 1000 / rate.perSecond : Infinity;
-    if (this.#pace === undefined) return;
-    if (limiter.view(this.#pace, nowMs).left >= 1) return;
-    // N4: nothing else may happen until the next one is due.
-    this.#rateReadyAtMs = Math.min(this.#rateReadyAtMs, nowMs + 1000 / this.#pace.ratePerS);
+    this.#rateReadyAtMs = this.#boundary.readyAtMs(nowMs);
   }
 
   #room(
@@ -394,19 +299,17 @@ export class Intake {
         ? Infinity
         : Math.max(Math.ceil(share * buffer.seconds * ratePerS), 1) - stored.messages;
     const unwritten = unwrittenMax - stored.unwritten;
-    const boundary =
-      this.#boundary === undefined ? Infinity : limiter.view(this.#boundary, nowMs).left;
-    const pace = this.#pace === undefined ? Infinity : limiter.view(this.#pace, nowMs).left;
+    const { byRate, byPace } = this.#boundary.left(nowMs);
     const messages = Math.max(
       0,
-      Math.floor(Math.min(space, seconds, promiseMax, unwritten, boundary, pace)),
+      Math.floor(Math.min(space, seconds, promiseMax, unwritten, byRate, byPace)),
     );
     // The largest message must be grantable, however large it is.
     const unwrittenBytes = Math.max(unwrittenBytesMax, this.#contract.messageBytesMax);
     const bytes = Math.max(0, Math.min(spaceBytes, unwrittenBytes - stored.unwrittenBytes));
     let limitedBy: RefusalCode = "no_credit";
     if (Math.min(space, seconds, spaceBytes) < 1) limitedBy = "buffer_full";
-    else if (boundary < 1) limitedBy = "rate_limited";
+    else if (byRate < 1) limitedBy = "rate_limited";
     return { room: { messages, bytes }, limitedBy };
   }
 
@@ -434,13 +337,12 @@ export class Intake {
     return Math.min(
       issuer.issueDue(this.#issuer),
       this.#rateReadyAtMs,
-      envelope.dueAtMs(this.#envelope),
+      this.#boundary.dueAtMs,
       this.#fullUntilMs > 0 ? this.#fullUntilMs : Infinity,
     );
   }
 
   view(nowMs: number): IntakeView {
-    envelope.advance(this.#envelope, this.#contract.boundary.surges, nowMs);
     const { lag } = issuer.view(this.#issuer);
     const { pressure, lowestOpenClass } = admission.view(this.#admission);
     return {
@@ -449,32 +351,23 @@ export class Intake {
       pressure,
       lowestClass: lowestOpenClass,
       isStoreFull: this.#fullUntilMs > 0,
-      boundary: envelope.view(this.#envelope, this.#contract.boundary.surges, nowMs),
+      boundary: this.#boundary.view(nowMs),
     };
   }
 
   /** What was learnt of arrivals, to be kept over a restart. */
   learnt(nowMs: number): SavedHistory | undefined {
-    return envelope.saved(this.#envelope, nowMs);
+    return this.#boundary.learnt(nowMs);
   }
 
   recall(learnt: SavedHistory, nowMs: number): void {
-    envelope.restore(this.#envelope, learnt, nowMs);
+    this.#boundary.recall(learnt, nowMs);
   }
 
   check(): void {
     admission.check(this.#admission);
-    envelope.check(this.#envelope);
+    this.#boundary.check();
   }
-}
-
-function envelopeOf(contract: Contract): Parameters<typeof envelope.init>[0] {
-  return { learn: contract.boundary.learn, weights: contract.groups.weights };
-}
-
-/** N4: a quarter of a second at once, which is what may be promised. */
-function paceOf(ratePerS: number): { readonly ratePerS: number; readonly burst: number } {
-  return { ratePerS, burst: Math.max(1, promiseSpanS * ratePerS) };
 }
 
 function limitsOf(contract: Contract): Parameters<typeof admission.init>[0] {
@@ -490,11 +383,6 @@ function lowestTaken({ closed }: Admission): ClassName | null {
   if (!closed.bulk) return "bulk";
   if (!closed.normal) return "normal";
   return closed.critical ? null : "critical";
-}
-
-function boundaryOf({ boundary: { rate } }: Contract, nowMs: number): Limiter | undefined {
-  if (rate === undefined) return undefined;
-  return limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
 }
 
 function streamId(producer: string, partition: number): string {
