@@ -9,9 +9,9 @@
 import { randomInt } from "node:crypto";
 import { hostname } from "node:os";
 import { checkOptions, SpillwayError } from "./base/index.ts";
-import type { Clock } from "./base/index.ts";
+import type { Clock, Timer } from "./base/index.ts";
 import { TargetDriver } from "./consumer/index.ts";
-import type { SavedBreaker } from "./control/index.ts";
+import type { SavedBreaker, SavedHistory } from "./control/index.ts";
 import type { Engine, MetaEntry, MetaStore } from "./engines/index.ts";
 import { sqlite } from "./engines/sqlite/index.ts";
 import { Flow } from "./flow-handle.ts";
@@ -76,6 +76,8 @@ const drainMaxMsDefault = 10_000;
 const writeMaxMs = 1000;
 const waitingMax = 10_000;
 const claimLeaseMs = 10_000;
+/** What a crash may forget of what arrivals have taught. */
+const learntEveryMs = 5 * 60_000;
 const noControls: Controls = {
   paused: false,
   pausedPartitions: [],
@@ -94,9 +96,11 @@ export async function openSpillway(options: OpenOptions, deps: OpenDeps = {}): P
   await engine.open();
   const saved = await engine.meta.list("flow/");
   const breakers = await engine.meta.list("breaker/");
+  const learnt = await engine.meta.list("learnt/");
   const spillway = new Spillway(engine, options, deps, {
     flows: new Map(saved.map(parseSaved)),
     breakers: new Map(breakers.map(parseBreaker)),
+    learnt: new Map(learnt.map(parseLearnt)),
   });
   opening.move(); // From here the instance closes the engine.
   return spillway;
@@ -136,6 +140,17 @@ function parseBreaker(entry: MetaEntry): [string, SavedTarget] {
   return [key.slice("breaker/".length), { breaker: jsonOf(entry) as SavedBreaker, revision }];
 }
 
+/** What arrivals of a flow have taught, as of a few minutes ago. */
+interface SavedLearnt {
+  readonly history: SavedHistory;
+  readonly revision: number;
+}
+
+function parseLearnt(entry: MetaEntry): [string, SavedLearnt] {
+  const { key, revision } = entry;
+  return [key.slice("learnt/".length), { history: jsonOf(entry) as SavedHistory, revision }];
+}
+
 function jsonOf({ value }: MetaEntry): unknown {
   return JSON.parse(new TextDecoder().decode(value ?? undefined));
 }
@@ -143,6 +158,7 @@ function jsonOf({ value }: MetaEntry): unknown {
 interface Saved {
   readonly flows: Map<string, SavedFlow>;
   readonly breakers: Map<string, SavedTarget>;
+  readonly learnt: Map<string, SavedLearnt>;
 }
 
 interface Open {
@@ -163,10 +179,12 @@ export class Spillway implements AsyncDisposable {
   readonly #saving = new Map<string, Promise<void>>();
   readonly #saved: Map<string, SavedFlow>;
   readonly #breakers: Map<string, SavedTarget>;
+  readonly #learnt: Map<string, SavedLearnt>;
   readonly #flows = new Map<string, Open>();
   readonly #targets = new Map<string, TargetDriver>();
   readonly #closed = new AbortController();
   #closing: Promise<void> | undefined;
+  #learntTimer: Timer | undefined;
 
   constructor(engine: Engine, options: OpenOptions, deps: OpenDeps, saved: Saved) {
     this.#engine = engine;
@@ -177,6 +195,8 @@ export class Spillway implements AsyncDisposable {
     this.#writes = new Writes(engine);
     this.#saved = saved.flows;
     this.#breakers = saved.breakers;
+    this.#learnt = saved.learnt;
+    this.#keepLearnt();
   }
 
   /** What "accepted" means here. */
@@ -251,6 +271,8 @@ export class Spillway implements AsyncDisposable {
         onError: (error) => flow.tellError(error),
       },
     );
+    const learnt = this.#learnt.get(name);
+    if (learnt !== undefined) queue.machine.recall(learnt.history, clock.now());
     const [producerEnd, queueEnd] = this.#links.producer(name);
     const producer = new ProducerDriver(
       {
@@ -334,6 +356,30 @@ export class Spillway implements AsyncDisposable {
     );
   }
 
+  #keepLearnt(): void {
+    const timer = this.#clock.after(learntEveryMs, () => {
+      for (const name of this.#flows.keys()) void this.#saveLearnt(name);
+      this.#keepLearnt();
+    });
+    this.#learntTimer = timer;
+  }
+
+  /** A week's season has to survive a restart; a save that fails costs what it would have kept. */
+  async #saveLearnt(name: string): Promise<void> {
+    const history = this.#flows.get(name)?.queue.machine.learnt(this.#clock.now());
+    if (history === undefined) return;
+    const known = this.#learnt.get(name);
+    const { slot, count } = known?.history ?? { slot: history.slot, count: 0 };
+    if (history.slot === slot && history.count === count) return; // Nothing has come since.
+    const value = new TextEncoder().encode(JSON.stringify(history));
+    try {
+      const revision = await this.#engine.meta.set(`learnt/${name}`, value, known?.revision ?? 0);
+      this.#learnt.set(name, { history, revision });
+    } catch {
+      // Another node that has the flow has kept its own, or the store is full.
+    }
+  }
+
   async #claim(contract: Contract, queue: QueueDriver): Promise<void> {
     if (!this.#saved.has(contract.name)) await this.#save(contract, noControls);
     await queue.open();
@@ -397,6 +443,8 @@ export class Spillway implements AsyncDisposable {
     const last = this.#clock.after(writeMaxMs, onWritten);
     await Promise.race([idle, written]);
     last.cancel();
+    this.#learntTimer?.cancel();
+    await Promise.all([...this.#flows.keys()].map((name) => this.#saveLearnt(name)));
     for (const { producer, queue } of flows) {
       producer.close();
       await queue.close();

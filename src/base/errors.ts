@@ -14,6 +14,11 @@ export const catalogue = {
     text: "The buffer is past the level at which this class stops.",
   },
   rate_limited: { retry: "later", http: 429, text: "The boundary rate is used up." },
+  group_limited: {
+    retry: "later",
+    http: 429,
+    text: "The group has had its share while the flow is under pressure.",
+  },
   deadline_infeasible: {
     retry: "later",
     http: 503,

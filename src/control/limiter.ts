@@ -37,7 +37,7 @@ export interface Surge {
 }
 
 /** How long before and after an announced surge its factor fades in and out. */
-const surgeRampMs = 5 * 60_000;
+export const surgeRampMs: number = 5 * 60_000;
 /** Rounding of a time in ms since the epoch; a wait this short is no wait. */
 const roundingMs = 0.001;
 

@@ -44,6 +44,8 @@ export interface Contract {
   readonly boundary: {
     readonly rate?: Rate;
     readonly groupRate?: Rate;
+    /** Which season history is kept of; "off": none, and nobody is held to it. */
+    readonly learn: "day" | "week" | "off";
     /** In the order of time, without overlap. */
     readonly surges: readonly Surge[];
   };

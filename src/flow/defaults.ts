@@ -73,6 +73,12 @@ export function boundaryBurst(perSecond: number): number {
   return Math.max(1, perSecond);
 }
 
+/**
+ * A week: people's days differ. It is safe to learn, for history limits nobody below a quarter of the
+ * buffer; without it a group that is ten times its usual self under pressure takes the others' places.
+ */
+export const learnDefault = "week";
+
 /** Shuffle sharding: chance that another group shares all of them 3.6 % (8 choose 2), 0.055 % (16 choose 4). */
 export function groupShards(partitions: number): number | "off" {
   if (partitions < 8) return "off";

@@ -110,6 +110,11 @@ export interface FlowOptions {
     readonly rate?: RateOptions;
     /** For each group. */
     readonly groupRate?: RateOptions;
+    /**
+     * What is learnt of arrivals, for forecasts and for the envelope of each group: "week" (default) in
+     * slots of half an hour, "day" in slots of five minutes, "off" nothing.
+     */
+    readonly learn?: "day" | "week" | "off";
     /** At most 1,000, which do not overlap. */
     readonly surges?: readonly SurgeOptions[];
   };

@@ -39,7 +39,7 @@ test("an empty contract is valid and has the documented defaults", () => {
     retry: { attempts: 12, delayBaseMs: 200, delayMaxMs: 900_000, budget: 0.1 },
     leaseMs: 30_000,
     window: { start: 4, min: 1, max: 1000 },
-    boundary: { surges: [] },
+    boundary: { learn: "week", surges: [] },
     groups: { weights: {}, shards: 2 },
     messageBytesMax: 1_048_576,
     credit: { leaseMs: 2000 },
@@ -67,6 +67,7 @@ test("every field is read into ms and bytes", () => {
     boundary: {
       rate: { perSecond: 1000 },
       groupRate: { perSecond: 0.5, burst: 7 },
+      learn: "day",
       surges: [
         { from: 1_900_000_000_000, to: 1_900_000_001_000, factor: 2 },
         { from: "2026-11-27T00:00Z", to: "2026-11-28T00:00+01:00", factor: 6 },
@@ -97,6 +98,7 @@ test("every field is read into ms and bytes", () => {
     boundary: {
       rate: { perSecond: 1000, burst: 1000 },
       groupRate: { perSecond: 0.5, burst: 7 },
+      learn: "day",
       surges: [
         { fromMs: 1_795_737_600_000, toMs: 1_795_820_400_000, factor: 6 },
         { fromMs: 1_900_000_000_000, toMs: 1_900_000_001_000, factor: 2 },

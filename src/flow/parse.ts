@@ -122,6 +122,7 @@ function resolveBoundary(given: Given["boundary"] = {}): Contract["boundary"] {
   return {
     ...known("rate", resolveRate(given.rate, defaults.boundaryBurst)),
     ...known("groupRate", resolveRate(given.groupRate, defaults.boundaryBurst)),
+    learn: given.learn ?? defaults.learnDefault,
     surges: surges.toSorted((a, b) => a.fromMs - b.fromMs),
   };
 }

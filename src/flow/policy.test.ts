@@ -38,7 +38,10 @@ test("K2 a contract written as options and parsed again is the same", () => {
         max: fc.integer({ min: 9, max: 99 }),
       }),
       rate,
-      boundary: fc.record({ rate, groupRate: rate }, { requiredKeys: [] }),
+      boundary: fc.record(
+        { rate, groupRate: rate, learn: fc.constantFrom("day", "week", "off") },
+        { requiredKeys: [] },
+      ),
       groups: fc.record({
         weights: fc.dictionary(
           fc.string({ minLength: 1 }),
@@ -72,7 +75,7 @@ test("a change touches what it names, and leaves the old contract as it was", ()
     ...old,
     retry: { ...old.retry, budget: 0.2 },
     leaseMs: 60_000,
-    boundary: { rate: { perSecond: 100, burst: 100 }, surges: [] },
+    boundary: { rate: { perSecond: 100, burst: 100 }, learn: "week", surges: [] },
     buffer: { ...old.buffer, seconds: 300 },
   });
   expect(old.leaseMs).toBe(30_000);

@@ -81,6 +81,7 @@ export function optionsOf(contract: Contract): FlowOptions {
     boundary: {
       rate: rateOptions(boundary.rate, defaults.boundaryBurst),
       groupRate: rateOptions(boundary.groupRate, defaults.boundaryBurst),
+      learn: boundary.learn,
       surges: boundary.surges.map(({ fromMs, toMs, factor }) => ({
         from: fromMs,
         to: toMs,

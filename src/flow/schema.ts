@@ -30,6 +30,7 @@ export interface Given {
   boundary?: Some<{
     rate: GivenRate;
     groupRate: GivenRate;
+    learn: "day" | "week" | "off";
     surges: { from: number; to: number; factor: number }[];
   }>;
   groups?: Some<{ weights: Record<string, number>; shards: number | "off" }>;
@@ -176,6 +177,12 @@ const boundary = fields
   .section({
     rate: rate("Messages per second that the flow takes in.", "one second of the rate"),
     groupRate: rate("Messages per second of each group.", "one second of the rate"),
+    learn: fields
+      .choice(["day", "week", "off"], {
+        description: "Season that is learnt of arrivals, for forecasts and envelopes.",
+        default: defaults.learnDefault,
+      })
+      .optional(),
     surges: z
       .array(surge, { error: "a list of surges" })
       .max(1000, { error: "a list of at most 1,000 surges" })

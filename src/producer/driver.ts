@@ -204,7 +204,7 @@ export class ProducerDriver {
     const nowMs = this.#deps.clock.now();
     const partition = this.#machine.steer(route, nowMs);
     let op = this.#machine.offer(partition, draft, answer, nowMs, wait);
-    if ("code" in op && this.#isDirect && !wait) {
+    if ("code" in op && this.#isDirect && !wait && op.code !== "group_limited") {
       // Over a function call the answer to a request comes within the call.
       this.#machine.ask(partition, draft.bytes, nowMs);
       this.#flush();
@@ -227,7 +227,10 @@ export class ProducerDriver {
       this.#schedule();
     };
     const timedOut = (): SpillwayError => {
-      const { code: waitedFor, retryAfterMs = 0 } = this.#machine.waitsFor(op);
+      const { code: waitedFor, retryAfterMs = 0 } = this.#machine.waitsFor(
+        op,
+        this.#deps.clock.now(),
+      );
       return new SpillwayError("timed_out", { timeoutMs, waitedFor, retryAfterMs });
     };
     const onAbort = (): void => give(abortOf(signal!));
@@ -344,8 +347,9 @@ export class ProducerDriver {
 }
 
 function errorOf(refusal: Refused): SpillwayError {
-  const { code, retryAfterMs, found, allowed } = refusal;
+  const { code, retryAfterMs, bound, found, allowed } = refusal;
   return new SpillwayError(code, {
+    ...(bound === undefined ? {} : { bound }),
     ...(found === undefined ? {} : { found }),
     ...(allowed === undefined ? {} : { allowed }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),

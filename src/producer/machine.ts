@@ -4,15 +4,19 @@
  * one partition.
  *
  * Q1  A draft is sent only on live credit of a grant that takes its class; otherwise it waits here.
- * Q2  Drafts of one class leave a stream in the order in which they were offered.
+ * Q2  Drafts of one class and group leave a stream in the order in which they were offered; groups take
+ *     turns.
  * Q3  Every offered draft gets one answer: accepted, duplicate, refused, or unknown when its stream
  *     closed before the answer came. What was offered to wait is never answered "no credit".
- * Q4  While `waitingMax` drafts or `waitingBytesMax` bytes wait, one that is offered is refused at once. On top come only those
- *     that had left and wait again, at most as many as credit let leave. Who gave up is forgotten.
+ * Q4  While `waitingMax` drafts or `waitingBytesMax` bytes wait, one that is offered is refused at
+ *     once. On top come only those
+ *     that had left and wait again, at most as many as credit let leave, and up to `waitingMax` of groups
+ *     that have few waiting. Who gave up is forgotten.
+ * Q5  What a group sends beyond the pace that the queue holds it to waits here, and holds up no other.
  *
  * It must not know what a link is, when timers fire, or what a promise is.
  */
-import { assert, catalogue, Deque, IntegerMap } from "../base/index.ts";
+import { assert, catalogue, IntegerMap } from "../base/index.ts";
 import { steering } from "../control/index.ts";
 import { spender } from "../protocol/index.ts";
 import type {
@@ -25,6 +29,8 @@ import type {
   Spender,
   ToProducerFrame,
 } from "../protocol/index.ts";
+import { Holds } from "./holds.ts";
+import { Lane } from "./lane.ts";
 
 export interface ProducerOptions {
   readonly partitions: number;
@@ -59,6 +65,7 @@ export interface Route {
 export interface Refused {
   readonly code: RefusalCode;
   readonly retryAfterMs?: number;
+  readonly bound?: string;
   readonly found?: unknown;
   readonly allowed?: unknown;
 }
@@ -85,7 +92,7 @@ interface Stream<T> {
   isOpen: boolean;
   /** Spent, and leaving with the next flush. */
   readonly outgoing: Op<T>[];
-  readonly waiting: readonly [Deque<Op<T>>, Deque<Op<T>>, Deque<Op<T>>];
+  readonly waiting: readonly [Lane<Op<T>>, Lane<Op<T>>, Lane<Op<T>>];
   waitingCount: number;
   waitingBytes: number;
   /** Gave up, and still stand in their queue. */
@@ -107,7 +114,12 @@ interface Hint {
 }
 
 const classOf: Readonly<Record<ClassName, 0 | 1 | 2>> = { critical: 0, normal: 1, bulk: 2 };
-const waitable: ReadonlySet<RefusalCode> = new Set(["no_credit", "buffer_full", "class_closed"]);
+const waitable: ReadonlySet<RefusalCode> = new Set([
+  "no_credit",
+  "buffer_full",
+  "class_closed",
+  "group_limited",
+]);
 /** Not a matter of waiting: an operator or a new disk ends it. */
 const ending: ReadonlySet<RefusalCode> = new Set(["intake_closed", "store_full"]);
 const blockedAfterMs = 20;
@@ -115,6 +127,8 @@ const blockedAfterMs = 20;
 const closedRetryMs = 1000;
 /** More than that, and more than wait, are swept out of the queues. */
 const goneMax = 64;
+/** Of all places, those that a group may have though all are taken. */
+const fewShare = 1 / 16;
 /** Most that is asked for beyond what waits. */
 const burstMax = 256;
 const noCredit: Refused = { code: "no_credit", retryAfterMs: 50 };
@@ -125,6 +139,9 @@ export class ProducerMachine<T> {
   readonly #options: ProducerOptions;
   readonly #streams: readonly Stream<T>[];
   readonly #shards = new Map<string, readonly number[]>();
+  readonly #holds = new Holds();
+  /** When a group that waits for its pace may go on. */
+  #heldUntilMs = Infinity;
   #effects: ProducerEffect<T>[] = [];
   #steered = 0;
   /** What `steer` is at, for the one closure that all messages share. */
@@ -146,7 +163,7 @@ export class ProducerMachine<T> {
       spender: spender.init(),
       isOpen: false,
       outgoing: [],
-      waiting: [new Deque<Op<T>>(), new Deque<Op<T>>(), new Deque<Op<T>>()],
+      waiting: [new Lane<Op<T>>(), new Lane<Op<T>>(), new Lane<Op<T>>()],
       waitingCount: 0,
       waitingBytes: 0,
       gone: 0,
@@ -174,15 +191,19 @@ export class ProducerMachine<T> {
       state: "waiting",
       maybe: false,
     };
-    if (this.#isFree(stream, classOf[draft.class]) && this.#trySpend(stream, op, nowMs)) return op;
+    const isHeld = !this.#holds.isEmpty && this.#holds.waitMs(groupOf(draft), nowMs) > 0; // Q5
+    if (!isHeld && this.#isFree(stream, classOf[draft.class], nowMs)) {
+      if (this.#trySpend(stream, op, nowMs)) return op;
+    }
     const hasStopped = !stream.isOpen && stream.refusal !== noCredit && stream.refusal !== away;
     if (!wait || hasStopped) {
-      stream.beatDue = true;
-      return refusalOf(stream, draft);
+      stream.beatDue ||= !isHeld;
+      return this.#refusalOf(stream, draft, nowMs);
     }
-    if (this.#waiting >= this.#options.waitingMax || this.#isOverBytes(draft.bytes)) {
+    const isFull = this.#waiting >= this.#options.waitingMax && !this.#hasFewWaiting(draft);
+    if (isFull || this.#isOverBytes(draft.bytes)) {
       return {
-        ...refusalOf(stream, draft),
+        ...this.#refusalOf(stream, draft, nowMs),
         found: this.#waiting,
         allowed: this.#options.waitingMax,
       };
@@ -220,8 +241,29 @@ export class ProducerMachine<T> {
   }
 
   /** What an op that still waits is waiting for. */
-  waitsFor(op: Op<T>): Refused {
-    return refusalOf(this.#streams[op.partition]!, op.draft);
+  waitsFor(op: Op<T>, nowMs: number): Refused {
+    return this.#refusalOf(this.#streams[op.partition]!, op.draft, nowMs);
+  }
+
+  /** Why a draft has to wait at its stream. */
+  #refusalOf(stream: Stream<T>, draft: Draft, nowMs: number): Refused {
+    const group = groupOf(draft);
+    const heldMs = this.#holds.isEmpty ? 0 : this.#holds.waitMs(group, nowMs);
+    if (heldMs === 0) return refusalOf(stream, draft);
+    const allowed = this.#holds.paceOf(group);
+    return { code: "group_limited", retryAfterMs: Math.ceil(heldMs), allowed };
+  }
+
+  /** Q4: while all places are taken, a group that has few of them still gets one. */
+  #hasFewWaiting(draft: Draft): boolean {
+    const { waitingMax } = this.#options;
+    if (this.#waiting >= 2 * waitingMax) return false;
+    const group = groupOf(draft);
+    let waiting = 0;
+    for (const stream of this.#streams) {
+      for (const lane of stream.waiting) waiting += lane.sizeOf(group);
+    }
+    return waiting < fewShare * waitingMax;
   }
 
   frame(frame: ToProducerFrame, nowMs: number): void {
@@ -249,7 +291,7 @@ export class ProducerMachine<T> {
         if (ending.has(frame.limitedBy)) this.#endWaiting(stream, stream.refusal);
         break;
       case "results":
-        this.#answer(stream, frame.results);
+        this.#answer(stream, frame.results, nowMs);
         this.#release(stream, nowMs);
         break;
     }
@@ -269,8 +311,9 @@ export class ProducerMachine<T> {
   }
 
   #endWaiting(stream: Stream<T>, refusal: Refused): void {
-    for (const queue of stream.waiting) {
-      for (let op = queue.popFront(); op !== undefined; op = queue.popFront()) {
+    for (const lane of stream.waiting) {
+      for (let queue = lane.first; queue !== undefined; queue = lane.first) {
+        const op = lane.pop(queue);
         if (op.state === "waiting") this.#end(op, refusal);
       }
     }
@@ -288,6 +331,7 @@ export class ProducerMachine<T> {
 
   /** Ends a turn: what was spent leaves in one frame a stream, heartbeats go where they are due. */
   flush(nowMs: number): ProducerEffect<T>[] {
+    this.#heldUntilMs = Infinity;
     for (const stream of this.#streams) {
       if (!stream.isOpen) continue;
       if (stream.waitingCount > 0) this.#release(stream, nowMs);
@@ -304,7 +348,8 @@ export class ProducerMachine<T> {
 
   /** When `flush` is to be called again though nothing happens; Infinity: never. */
   nextWakeAtMs(nowMs: number): number {
-    let least = this.#blocked ? Infinity : this.#waitingSinceMs + blockedAfterMs;
+    const blockedAtMs = this.#blocked ? Infinity : this.#waitingSinceMs + blockedAfterMs;
+    let least = Math.min(blockedAtMs, this.#heldUntilMs);
     for (const stream of this.#streams) {
       if (!stream.isOpen) continue;
       const wants = stream.waitingCount > 0;
@@ -382,10 +427,14 @@ export class ProducerMachine<T> {
     return shards;
   }
 
-  /** Nothing of the same or a better class waits before it (Q2). */
-  #isFree(stream: Stream<T>, rank: number): boolean {
+  /** Nothing of the same or a better class waits before it, but what waits for its group's pace (Q2). */
+  #isFree(stream: Stream<T>, rank: number, nowMs: number): boolean {
     if (stream.waitingCount === 0) return true;
-    for (let at = 0; at <= rank; at++) if (stream.waiting[at]!.size > 0) return false;
+    for (let at = 0; at <= rank; at++) {
+      for (let queue = stream.waiting[at]!.first; queue !== undefined; queue = queue.after) {
+        if (this.#holds.isEmpty || this.#holds.waitMs(queue.group, nowMs) === 0) return false;
+      }
+    }
     return true;
   }
 
@@ -393,15 +442,14 @@ export class ProducerMachine<T> {
     if (!stream.isOpen || classOf[op.draft.class] > stream.classLimit) return false;
     if (!spender.canSpend(stream.spender, nowMs, op.draft.bytes)) return false; // Q1
     spender.spend(stream.spender, nowMs, op.draft.bytes);
+    if (!this.#holds.isEmpty) this.#holds.spend(groupOf(op.draft), nowMs);
     op.state = "sent";
     stream.outgoing.push(op);
     return true;
   }
 
   #enqueue(stream: Stream<T>, op: Op<T>, first: boolean): void {
-    const queue = stream.waiting[classOf[op.draft.class]];
-    if (first) queue.pushFront(op);
-    else queue.pushBack(op);
+    stream.waiting[classOf[op.draft.class]].push(op, first);
     op.state = "waiting";
     stream.waitingCount++;
     stream.waitingBytes += op.draft.bytes;
@@ -409,21 +457,41 @@ export class ProducerMachine<T> {
     stream.beatDue = true;
   }
 
-  /** Spends new credit on what waits, best class first. */
+  /** Spends new credit on what waits: best class first, its groups in turn. */
   #release(stream: Stream<T>, nowMs: number): void {
     if (!stream.isOpen) return;
     for (let rank = 0; rank <= stream.classLimit; rank++) {
-      const queue = stream.waiting[rank]!;
-      for (let op = queue.front(); op !== undefined; op = queue.front()) {
-        if (op.state === "waiting") {
+      const lane = stream.waiting[rank]!;
+      let hasMoved = false;
+      for (let queue = lane.first; queue !== undefined;) {
+        const next = queue.after;
+        const op = queue.ops.front()!;
+        if (op.state !== "waiting") {
+          stream.gone--;
+          lane.pop(queue);
+          hasMoved = true;
+        } else if (!this.#isPaced(queue.group, nowMs)) {
           if (!this.#trySpend(stream, op, nowMs)) return;
           stream.waitingCount--;
           stream.waitingBytes -= op.draft.bytes;
           this.#waiting--;
-        } else stream.gone--;
-        queue.popFront();
+          lane.pop(queue);
+          hasMoved = true;
+        }
+        queue = next;
+        if (queue !== undefined || !hasMoved) continue;
+        queue = lane.first;
+        hasMoved = false;
       }
     }
+  }
+
+  /** Q5 */
+  #isPaced(group: string, nowMs: number): boolean {
+    if (this.#holds.isEmpty) return false;
+    const waitMs = this.#holds.waitMs(group, nowMs);
+    if (waitMs > 0) this.#heldUntilMs = Math.min(this.#heldUntilMs, nowMs + waitMs);
+    return waitMs > 0;
   }
 
   #granted(stream: Stream<T>, grant: Grant, hint: Hint, nowMs: number): void {
@@ -436,7 +504,7 @@ export class ProducerMachine<T> {
     this.#release(stream, nowMs);
   }
 
-  #answer(stream: Stream<T>, results: readonly SendResult[]): void {
+  #answer(stream: Stream<T>, results: readonly SendResult[], nowMs: number): void {
     let again: Op<T>[] | undefined;
     for (const result of results) {
       if (result.kind !== "refused") {
@@ -445,6 +513,9 @@ export class ProducerMachine<T> {
       }
       const op = stream.unanswered.delete(result.position);
       if (op === undefined) continue;
+      if (result.code === "group_limited" && typeof result.allowed === "number") {
+        this.#holds.hold(groupOf(op.draft), result.allowed, nowMs);
+      }
       if (op.wait && waitable.has(result.code)) {
         (again ??= []).push(op);
       } else {
@@ -580,25 +651,26 @@ export class ProducerMachine<T> {
     if (!blocked) this.#effects.push({ kind: "resumed" });
     else {
       const stream = this.#streams.find((stream) => stream.waitingCount > 0);
-      const draft = stream?.waiting.find((queue) => queue.size > 0)?.front()?.draft;
+      const draft = stream?.waiting.find((lane) => lane.size > 0)?.first?.ops.front()?.draft;
       const refusal =
-        stream === undefined || draft === undefined ? noCredit : refusalOf(stream, draft);
+        stream === undefined || draft === undefined
+          ? noCredit
+          : this.#refusalOf(stream, draft, nowMs);
       this.#effects.push({ kind: "blocked", refusal });
     }
   }
 }
 
 function clearGone(stream: Stream<unknown>): void {
-  for (const queue of stream.waiting) {
-    for (let left = queue.size; left > 0; left--) {
-      const op = queue.popFront()!;
-      if (op.state === "waiting") queue.pushBack(op);
-    }
-  }
+  for (const lane of stream.waiting) lane.keep(({ state }) => state === "waiting");
   stream.gone = 0;
 }
 
-/** Why a draft has to wait at its stream. */
+function groupOf({ group = "" }: Draft): string {
+  return group;
+}
+
+/** Why a draft has to wait for credit at its stream. */
 function refusalOf<T>({ classLimit, refusal }: Stream<T>, draft: Draft): Refused {
   return classOf[draft.class] > classLimit && classLimit >= 0
     ? { ...refusal, code: "class_closed" }

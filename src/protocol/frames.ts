@@ -88,6 +88,9 @@ export type SendResult =
       readonly position: number;
       readonly code: RefusalCode;
       readonly retryAfterMs?: number;
+      /** Which bound it is, where a code has several: units of `found` and `allowed` follow from it. */
+      readonly bound?: string;
+      /** Of `group_limited` in messages per second: what is allowed is the group's pace from now on. */
       readonly found?: unknown;
       readonly allowed?: unknown;
     };
@@ -97,6 +100,7 @@ export type RefusalCode =
   | "buffer_full"
   | "class_closed"
   | "rate_limited"
+  | "group_limited"
   | "deadline_infeasible"
   | "deadline_passed"
   | "intake_closed"

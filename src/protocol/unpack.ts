@@ -357,6 +357,7 @@ function resultOf(fields: Fields): SendResult {
         position,
         code: codeOf(fields, "code"),
         retryAfterMs: fields.maybe("retryAfterMs", (name) => fields.number(name)),
+        bound: fields.maybe("bound", (name) => fields.text(name, 64)),
         found: fields.maybe("found", (name) => fields.number(name)),
         allowed: fields.maybe("allowed", (name) => fields.number(name)),
       });

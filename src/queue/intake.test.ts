@@ -22,7 +22,7 @@ class World {
     this.contract = contractOf({ partitions: 2, classes: { critical: 1, normal: 1 }, ...options });
     this.intake = new Intake(
       this.contract,
-      drain.init({}, 0),
+      drain.init({ expectedRatePerS: this.contract.expectedRate }, 0),
       {
         send: (producer, frame) => this.#hear(producer, frame),
         take: (_producer, _partition, _position, draft) => {
@@ -34,6 +34,7 @@ class World {
         },
         stored: () => ({ ...this.stored }),
         isKnown: () => true,
+        waits: () => true,
       },
       0,
     );
@@ -170,4 +171,42 @@ test("N2 a message that is too large, or late, is refused with its code and take
     { results: [{ code: "message_too_large" }, { code: "deadline_passed" }] },
   ]);
   expect(world.taken).toHaveLength(1);
+});
+
+test("N4 once normal has stopped, critical gets credit no faster than the consumers drain", () => {
+  const world = new World({
+    buffer: { messages: 10_000 },
+    classes: { critical: 1, normal: 0.8, bulk: 0.5 },
+    expectedRate: 100,
+  });
+  const critical = (count: number): number => {
+    const before = world.taken.length;
+    world.ask("a", 0, count, 1);
+    world.send(
+      "a",
+      0,
+      Array.from({ length: count }, () => draftOf({ class: "critical" })),
+    );
+    world.written();
+    return world.taken.length - before;
+  };
+  world.stored.messages = 8000;
+  let taken = 0;
+  for (; world.nowMs < 10_000; world.nowMs += 50) taken += critical(50);
+  expect(taken).toBeGreaterThan(750);
+  expect(taken).toBeLessThan(1100);
+  expect(world.refused()).toBe(0);
+  // Nothing else comes, and credit comes all the same.
+  world.intake.issue(world.nowMs);
+  while (critical(50) > 0);
+  expect(world.intake.dueAtMs).toBeLessThan(world.nowMs + 20);
+  // It reopens a little lower than where it closed, and then as fast as there is room.
+  world.stored.messages = 7600;
+  world.nowMs += 10;
+  critical(1);
+  expect(critical(25)).toBe(0);
+  world.stored.messages = 7400;
+  world.nowMs += 10;
+  critical(1);
+  expect(critical(200)).toBeGreaterThan(25);
 });

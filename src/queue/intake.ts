@@ -10,8 +10,8 @@
  *
  * It must not know lanes, consumers or the store.
  */
-import { admission, drain, limiter } from "../control/index.ts";
-import type { Admission, Candidate, Drain, Limiter } from "../control/index.ts";
+import { admission, drain } from "../control/index.ts";
+import type { Admission, Candidate, Drain, EnvelopeView, SavedHistory } from "../control/index.ts";
 import { issuer } from "../protocol/index.ts";
 import type {
   ClassName,
@@ -23,11 +23,12 @@ import type {
   ToProducerFrame,
 } from "../protocol/index.ts";
 import type { Contract } from "../flow/index.ts";
+import { Boundary, promiseSpanS } from "./boundary.ts";
+import type { Denial } from "./boundary.ts";
 
 /** Not durable yet, of the whole flow: a few group commits. */
 const unwrittenMax = 8192;
 const unwrittenBytesMax = 16 * 1024 * 1024;
-const promiseSpanS = 0.25;
 const retryMinMs = 50;
 /** After a full store: how often a few messages are let through to see whether it has space again. */
 const fullRetryMs = 1000;
@@ -47,6 +48,8 @@ export interface IntakeHost {
   stored(): Stored;
   /** Every partition was claimed: before, nobody knows how much is stored. */
   isKnown(): boolean;
+  /** Messages wait that would be handed out if a consumer had room. */
+  waits(): boolean;
 }
 
 export interface IntakeView {
@@ -56,6 +59,7 @@ export interface IntakeView {
   readonly pressure: number;
   readonly lowestClass: ClassName | null;
   readonly isStoreFull: boolean;
+  readonly boundary: EnvelopeView;
 }
 
 interface Stream {
@@ -70,8 +74,7 @@ export class Intake {
   readonly #issuer: Issuer;
   readonly #admission: Admission;
   readonly #drain: Drain;
-  #boundary: Limiter | undefined;
-  readonly #groups = new Map<string, Limiter>();
+  readonly #boundary: Boundary;
   readonly #streams = new Map<string, Stream>();
   /** They want credit and have not been answered. */
   readonly #asking = new Set<Stream>();
@@ -95,17 +98,13 @@ export class Intake {
     this.#host = host;
     this.#issuer = issuer.init({ firstEpoch: 1, ttlMs: contract.credit.leaseMs }, nowMs);
     this.#admission = admission.init(limitsOf(contract));
-    this.#boundary = boundaryOf(contract, nowMs);
+    this.#boundary = new Boundary(contract, nowMs);
   }
 
   change(contract: Contract, nowMs: number): void {
     this.#contract = contract;
     admission.setLimits(this.#admission, limitsOf(contract));
-    const { rate } = contract.boundary;
-    if (rate !== undefined && this.#boundary !== undefined) {
-      limiter.setRate(this.#boundary, { ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
-    } else this.#boundary = boundaryOf(contract, nowMs);
-    this.#groups.clear();
+    this.#boundary.change(contract, nowMs);
   }
 
   join(producer: string, partition: number, nowMs: number): void {
@@ -168,6 +167,7 @@ export class Intake {
     this.#observe(stored, nowMs);
     const p95Ms = drain.p95Ms(this.#drain);
     let taken = 0;
+    let ungrouped = 0;
     for (let at = 0; at < drafts.length; at++) {
       const draft = drafts[at]!;
       const refusal =
@@ -182,9 +182,12 @@ export class Intake {
       stored.bytes += draft.bytes;
       admission.grew(this.#admission, draft.bytes);
       taken++;
+      if (draft.group === undefined) ungrouped++;
+      else this.#boundary.acceptedOf(draft.group, nowMs);
       this.#host.take(stream.producer, stream.partition, position + at, draft);
     }
     drain.arrived(this.#drain, nowMs, taken);
+    this.#boundary.accepted(taken, ungrouped, nowMs);
     if (refused.length > 0) {
       const { partition } = stream;
       this.#host.send(stream.producer, { kind: "results", partition, results: refused });
@@ -197,7 +200,7 @@ export class Intake {
     stored: Stored,
     p95Ms: number,
     nowMs: number,
-  ): { code: RefusalCode; retryAfterMs?: number; found?: unknown; allowed?: unknown } | undefined {
+  ): Denial | undefined {
     if (draft.bytes > this.#contract.messageBytesMax) {
       const allowed = this.#contract.messageBytesMax;
       return { code: "message_too_large", found: draft.bytes, allowed };
@@ -212,36 +215,11 @@ export class Intake {
     candidate.deadlineAtMs = deadlineMs === undefined ? undefined : nowMs + deadlineMs;
     candidate.dueAtMs = draft.delayMs === undefined ? undefined : nowMs + draft.delayMs;
     const refusal = admission.admit(this.#admission, candidate, nowMs, stored.messages, p95Ms);
-    return refusal ?? this.#overRate(draft, nowMs);
-  }
-
-  #overRate(draft: Draft, nowMs: number): { code: RefusalCode; retryAfterMs: number } | undefined {
-    const { groupRate, surges } = this.#contract.boundary;
-    if (this.#boundary === undefined && groupRate === undefined) return undefined;
-    const factor = limiter.surgeFactor(surges, nowMs);
-    const cost = draft.cost ?? 1;
-    // The flow's first: a message that it refuses costs its group nothing.
-    const retryAfterMs =
-      this.#boundary === undefined ? 0 : limiter.take(this.#boundary, nowMs, cost, factor);
-    if (retryAfterMs > 0) return { code: "rate_limited", retryAfterMs };
-    if (groupRate === undefined || draft.group === undefined) return undefined;
-    const waitMs = limiter.take(this.#groupLimiter(draft.group, nowMs), nowMs, cost, factor);
-    return waitMs > 0 ? { code: "rate_limited", retryAfterMs: waitMs } : undefined;
-  }
-
-  #groupLimiter(group: string, nowMs: number): Limiter {
-    let known = this.#groups.get(group);
-    if (known === undefined) {
-      const rate = this.#contract.boundary.groupRate!;
-      // A limiter at rest is as good as a new one, so the oldest may be forgotten.
-      if (this.#groups.size >= 10_000) this.#groups.delete(this.#groups.keys().next().value!);
-      known = limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
-      this.#groups.set(group, known);
-    }
-    return known;
+    return refusal ?? this.#boundary.deny(draft, nowMs);
   }
 
   #observe(stored: Stored, nowMs: number): void {
+    this.#boundary.advance(nowMs);
     if (!this.#host.isKnown()) return;
     const stalledSinceMs = drain.stalledSinceMs(this.#drain, nowMs, this.#drain.busy ? 1 : 0, 0);
     admission.observe(this.#admission, {
@@ -251,6 +229,8 @@ export class Intake {
       ratePerS: drain.ratePerS(this.#drain),
       stalledMs: stalledSinceMs === undefined ? 0 : nowMs - stalledSinceMs,
     });
+    const waits = this.#admission.steps > 0 && this.#host.waits();
+    this.#boundary.observe(this.#admission, drain.ratePerS(this.#drain), waits, nowMs);
   }
 
   /** Gives what can be given, and tells how things stand when that has changed. */
@@ -289,9 +269,7 @@ export class Intake {
       this.#host.send(producer, frame);
     }
     this.#asking.clear();
-    const { rate } = this.#contract.boundary;
-    const waitsForRate = limitedBy === "rate_limited" && rate !== undefined;
-    this.#rateReadyAtMs = waitsForRate ? nowMs + 1000 / rate.perSecond : Infinity;
+    this.#rateReadyAtMs = this.#boundary.readyAtMs(nowMs);
   }
 
   #room(
@@ -321,18 +299,17 @@ export class Intake {
         ? Infinity
         : Math.max(Math.ceil(share * buffer.seconds * ratePerS), 1) - stored.messages;
     const unwritten = unwrittenMax - stored.unwritten;
-    const boundary =
-      this.#boundary === undefined ? Infinity : limiter.view(this.#boundary, nowMs).left;
+    const { byRate, byPace } = this.#boundary.left(nowMs);
     const messages = Math.max(
       0,
-      Math.floor(Math.min(space, seconds, promiseMax, unwritten, boundary)),
+      Math.floor(Math.min(space, seconds, promiseMax, unwritten, byRate, byPace)),
     );
     // The largest message must be grantable, however large it is.
     const unwrittenBytes = Math.max(unwrittenBytesMax, this.#contract.messageBytesMax);
     const bytes = Math.max(0, Math.min(spaceBytes, unwrittenBytes - stored.unwrittenBytes));
     let limitedBy: RefusalCode = "no_credit";
     if (Math.min(space, seconds, spaceBytes) < 1) limitedBy = "buffer_full";
-    else if (boundary < 1) limitedBy = "rate_limited";
+    else if (byRate < 1) limitedBy = "rate_limited";
     return { room: { messages, bytes }, limitedBy };
   }
 
@@ -360,11 +337,12 @@ export class Intake {
     return Math.min(
       issuer.issueDue(this.#issuer),
       this.#rateReadyAtMs,
+      this.#boundary.dueAtMs,
       this.#fullUntilMs > 0 ? this.#fullUntilMs : Infinity,
     );
   }
 
-  view(): IntakeView {
+  view(nowMs: number): IntakeView {
     const { lag } = issuer.view(this.#issuer);
     const { pressure, lowestOpenClass } = admission.view(this.#admission);
     return {
@@ -373,11 +351,22 @@ export class Intake {
       pressure,
       lowestClass: lowestOpenClass,
       isStoreFull: this.#fullUntilMs > 0,
+      boundary: this.#boundary.view(nowMs),
     };
+  }
+
+  /** What was learnt of arrivals, to be kept over a restart. */
+  learnt(nowMs: number): SavedHistory | undefined {
+    return this.#boundary.learnt(nowMs);
+  }
+
+  recall(learnt: SavedHistory, nowMs: number): void {
+    this.#boundary.recall(learnt, nowMs);
   }
 
   check(): void {
     admission.check(this.#admission);
+    this.#boundary.check();
   }
 }
 
@@ -394,11 +383,6 @@ function lowestTaken({ closed }: Admission): ClassName | null {
   if (!closed.bulk) return "bulk";
   if (!closed.normal) return "normal";
   return closed.critical ? null : "critical";
-}
-
-function boundaryOf({ boundary: { rate } }: Contract, nowMs: number): Limiter | undefined {
-  if (rate === undefined) return undefined;
-  return limiter.init({ ratePerS: rate.perSecond, burst: rate.burst }, nowMs);
 }
 
 function streamId(producer: string, partition: number): string {

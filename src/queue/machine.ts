@@ -16,7 +16,7 @@
  */
 import { catalogue } from "../base/index.ts";
 import { budget, drain, recovery } from "../control/index.ts";
-import type { Drain } from "../control/index.ts";
+import type { Drain, SavedHistory } from "../control/index.ts";
 import type { Claim, Descriptor, StoredMessage, WriteResult } from "../engines/engine.ts";
 import type { Contract } from "../flow/index.ts";
 import type {
@@ -111,6 +111,7 @@ export class QueueMachine {
           this.#accept(producer, partition, position, draft),
         stored: () => this.stored(),
         isKnown: () => this.#isKnown,
+        waits: () => this.#isBusy || this.#hasPaused,
       },
       nowMs,
     );
@@ -212,6 +213,16 @@ export class QueueMachine {
   producerFrame(producer: string, frame: ProducerFrame, nowMs: number): void {
     this.#nowMs = nowMs;
     this.#intake.frame(producer, frame, nowMs);
+  }
+
+  /** What was learnt of arrivals, to be kept over a restart; undefined: nothing is learnt. */
+  learnt(nowMs: number): SavedHistory | undefined {
+    return this.#intake.learnt(nowMs);
+  }
+
+  /** Goes on from what was learnt before, if it fits the contract. */
+  recall(learnt: SavedHistory, nowMs: number): void {
+    this.#intake.recall(learnt, nowMs);
   }
 
   /** Gives credit at once, without waiting for the turn to end. */
@@ -680,7 +691,7 @@ export class QueueMachine {
         drain: this.#drain,
         budget: this.#waits.budget,
         delivery: this.#delivery.view(nowMs),
-        intake: this.#intake.view(),
+        intake: this.#intake.view(nowMs),
         isBusy: this.#isBusy,
       },
       nowMs,
@@ -700,6 +711,10 @@ export class QueueMachine {
 
   get #isBusy(): boolean {
     return this.#delivery.preparedCount > 0 || this.#dispatch.hasReady;
+  }
+
+  get #hasPaused(): boolean {
+    return this.#isPaused || this.partitions.some(({ isPaused }) => isPaused);
   }
 
   #mayDispatch(partition: number): boolean {

@@ -1,6 +1,6 @@
 /** The state of a flow in numbers, for people, metrics and the dashboard. */
 import { budget, drain } from "../control/index.ts";
-import type { Budget, Drain } from "../control/index.ts";
+import type { Budget, Drain, EnvelopeView } from "../control/index.ts";
 import type { Counters } from "../engines/engine.ts";
 import type { Contract } from "../flow/index.ts";
 import type { ClassName } from "../protocol/index.ts";
@@ -51,6 +51,8 @@ export interface QueueView {
   readonly pressure: number;
   readonly lowestClass: ClassName | null;
   readonly isStoreFull: boolean;
+  /** Who is held at the boundary, to what and why, and what is forecast to come. */
+  readonly boundary: EnvelopeView;
   readonly retryBudget: { readonly tokens: number; readonly tokensMax: number };
   readonly partitions: readonly PartitionView[];
 }

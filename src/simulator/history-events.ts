@@ -27,7 +27,7 @@ const words = (text: string): ReadonlySet<string> => new Set(text.split(" "));
 /** Refusals that may pass with time, and so tell `retryAfterMs`; and those that do not. */
 export const refusals: Readonly<Record<"later" | "never", ReadonlySet<string>>> = {
   later: words(
-    `no_credit buffer_full class_closed rate_limited deadline_infeasible intake_closed store_full timed_out request_too_slow quota_exceeded too_many_connections disconnected bound_reached store_unavailable`,
+    `no_credit buffer_full class_closed rate_limited group_limited deadline_infeasible intake_closed store_full timed_out request_too_slow quota_exceeded too_many_connections disconnected bound_reached store_unavailable`,
   ),
   never: words(
     `deadline_passed message_too_large message_invalid message_unencodable idempotency_conflict contract_invalid option_invalid not_found delivery_settled aborted closed request_invalid unauthenticated forbidden method_not_allowed state_conflict media_type_unsupported headers_too_large protocol_violated target_refused webhook_invalid webhook_repeated config_invalid listen_unsafe port_in_use backup_invalid fenced store_failed store_unsafe store_corrupt store_locked store_newer revision_conflict invariant_broken`,

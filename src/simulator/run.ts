@@ -141,11 +141,13 @@ function tellStuck(
 }
 
 function tellConfig(world: World, settleBoundMs: number): void {
-  const { contract, faults, clockRate } = world.plan;
+  const { contract, faults, clockRate, phaseMs } = world.plan;
   const { retry, order = "key", dedup, lease } = contract;
   const jumps = faults.map(({ jumpMs }) => jumpMs);
   const offMs = Math.max(0, ...jumps) - Math.min(0, ...jumps);
-  const windowMs = Number(dedup?.window ?? dayMs) / Math.max(1, clockRate) - offMs;
+  // A life with a slow clock falls behind, and the next one begins at the right time: its wall jumps.
+  const lagMs = Math.max(0, 1 - clockRate) * (phaseMs + 1000);
+  const windowMs = Number(dedup?.window ?? dayMs) / Math.max(1, clockRate) - offMs - lagMs;
   world.record({
     kind: "config",
     flow: mainName,
