@@ -2,6 +2,8 @@
 import { Command, CommanderError } from "commander";
 import { isSpillwayError } from "../base/index.ts";
 import { addAudit } from "./audit.ts";
+import { addConsume } from "./consume.ts";
+import { addSend } from "./send.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
 import { addDemo } from "./demo/command.ts";
@@ -27,6 +29,8 @@ async function main(argv: readonly string[]): Promise<number> {
     .showHelpAfterError("(spillway --help lists what is possible)")
     .exitOverride();
   addServe(program);
+  addSend(program);
+  addConsume(program);
   addDemo(program);
   addAudit(program);
   addSimulate(program);
