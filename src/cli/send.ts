@@ -283,7 +283,10 @@ class Stream {
     flow.on("resumed", () => this.#tally.resumed());
     const status = new Status(() => this.#tally.line(flow.credits().messages, this.#underWay));
     try {
+      await Promise.race([flow.ready(), this.#remote.gone]); // Nothing is read for nobody.
       await this.#sendAll((payload, n) => this.#sendOne(flow, payload, n));
+    } catch (error) {
+      if (!this.#ending.signal.aborted) this.#end(error);
     } finally {
       status.end();
     }
@@ -320,10 +323,9 @@ class Stream {
         sendOne(payload, ++n);
         if (n === count) break;
       }
-    } catch (error) {
-      if (!signal.aborted) this.#end(error);
+    } finally {
+      while (this.#underWay > 0) await this.#room();
     }
-    while (this.#underWay > 0) await this.#room();
   }
 
   async *#messages(): AsyncGenerator<Uint8Array> {

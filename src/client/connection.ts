@@ -6,7 +6,7 @@
  * awaited that happens within seconds, else within the silence that the server allows.
  */
 import { catalogue, SpillwayError } from "../base/index.ts";
-import type { Clock, ErrorCode, ErrorDetails, Timer } from "../base/index.ts";
+import type { Clock, ErrorCode, Timer } from "../base/index.ts";
 import {
   decode,
   encode,
@@ -406,13 +406,17 @@ function violation(path: string, found: unknown): SpillwayError {
  * What the server said, once: its text begins with what the code says anyway.
  * A code that is newer than this client counts as a lost connection.
  */
-function errorOf(code: string, text: string, details: ErrorDetails = {}): SpillwayError {
+function errorOf(
+  code: string,
+  text: string,
+  details: { readonly flow?: string } = {},
+): SpillwayError {
   if (!isCode(code)) return new SpillwayError("disconnected", { ...details, found: text });
   const known = catalogue[code].text;
   const found = text.startsWith(known) ? text.slice(known.length).trim() : text;
   const inner = /^\((.*)\)$/s.exec(found)?.[1] ?? found;
-  const isNews = inner !== "" && !Object.entries(details).some(([k, v]) => inner === `${k}: ${v}`);
-  return new SpillwayError(code, isNews ? { ...details, found: inner } : details);
+  const isKnown = Object.entries(details).some(([name, value]) => inner === `${name}: ${value}`);
+  return new SpillwayError(code, inner === "" || isKnown ? details : { ...details, found: inner });
 }
 
 function isCode(code: string): code is ErrorCode {

@@ -18,15 +18,26 @@ export interface Ended {
 export interface Running {
   readonly child: ChildProcess;
   readonly ended: Promise<Ended>;
-  /** Resolves when standard output contains the text. */
-  said(text: string): Promise<void>;
+  /** Resolves when standard output contains the text, with all that it has said. */
+  said(text: string): Promise<string>;
+  /** The same of standard error. */
+  complained(text: string): Promise<string>;
+  /** Resolves when what it has written so far is as wanted; rejects when it ends before. */
+  until(isThere: (written: Omit<Ended, "code">) => boolean): Promise<void>;
 }
 
 export function start(...args: readonly string[]): Running {
+  return startIn(process.cwd(), ...args);
+}
+
+/** @param cwd The folder where it runs. */
+export function startIn(cwd: string, ...args: readonly string[]): Running {
   const child = spawn(process.execPath, ["--conditions=source", bin, ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
+    cwd,
+    stdio: ["pipe", "pipe", "pipe"],
     env: { ...process.env, NO_COLOR: "1" },
   });
+  child.stdin.on("error", () => undefined); // It may end without having read it.
   onTestFinished(() => void child.kill("SIGKILL"));
   let stdout = "";
   let stderr = "";
@@ -37,10 +48,28 @@ export function start(...args: readonly string[]): Running {
     stdout,
     stderr,
   }));
-  const said = async (text: string): Promise<void> => {
+  const said = async (text: string): Promise<string> => {
     while (!stdout.includes(text)) await once(child.stdout, "data");
+    return stdout;
   };
-  return { child, ended, said };
+  const complained = async (text: string): Promise<string> => {
+    while (!stderr.includes(text)) await once(child.stderr, "data");
+    return stderr;
+  };
+  const until: Running["until"] = async (isThere) => {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const look = (): void => {
+      if (isThere({ stdout, stderr })) resolve();
+    };
+    child.stdout.on("data", look);
+    child.stderr.on("data", look);
+    void ended.then(() => reject(new Error(`it ended before:\n${stdout}${stderr}`)));
+    look();
+    await promise;
+    child.stdout.off("data", look);
+    child.stderr.off("data", look);
+  };
+  return { child, ended, said, complained, until };
 }
 
 export function spillway(...args: readonly string[]): Promise<Ended> {
