@@ -15,6 +15,26 @@ const tools: readonly Tool[] = [
     binaries: ["cc", "gcc"],
     install: "apt-get install gcc libc6-dev",
   },
+  {
+    suites: "TLS and client certificates",
+    binaries: ["openssl"],
+    install: "apt-get install openssl",
+  },
+  {
+    suites: "the client in Python",
+    binaries: ["python3"],
+    install: "apt-get install python3",
+  },
+  {
+    suites: "the client in a browser",
+    binaries: ["chromium"],
+    install: "scripts/install-tools.sh, or apt-get install chromium",
+  },
+  {
+    suites: "the example in curl",
+    binaries: ["curl"],
+    install: "apt-get install curl",
+  },
 ];
 
 /** @param path Where to look: folders as `PATH` names them. */
