@@ -62,12 +62,7 @@ export class Remote implements AsyncDisposable {
     this.gone = promise;
     this.gone.catch(() => undefined); // Who needs the connection races against it.
     this.#giveUp = reject;
-    this.client = connect({
-      url,
-      name,
-      drain: drainMs,
-      ...(token === undefined ? {} : { token }),
-    });
+    this.client = connect({ url, token, name, drain: drainMs });
     this.client.on("connected", () => {
       clearTimeout(this.#timer);
       this.#timer = undefined;
