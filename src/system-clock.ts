@@ -9,7 +9,8 @@ export const systemClock: Clock = {
     const timer = setTimeout(call, Math.min(delayMs, timeoutMaxMs));
     return { cancel: () => clearTimeout(timer) };
   },
-  defer: queueMicrotask,
+  // Browsers refuse to run it as a method.
+  defer: (call) => queueMicrotask(call),
 };
 
 /** What `setTimeout` can count; a timer that fires early finds nothing due and is set again. */

@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { contractSchema, policyFields } from "../src/flow/index.ts";
 import { Flow } from "../src/spillway.ts";
+import { compileProgram, programOf } from "./support/pages.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
@@ -117,47 +118,13 @@ test.each(pages)("the relative links of %s lead somewhere", (page) => {
   expect(broken).toEqual([]);
 });
 
-function isImport(line: string): boolean {
-  return line.startsWith("import ");
-}
-
-/** One module of all blocks: the imports first, package names as paths from `folder`. */
-function programOf(page: string): string {
-  const blocks = [...page.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => match[1]!);
-  const lines = blocks.flatMap((block) => block.split("\n"));
-  const imports = new Set(lines.filter(isImport));
-  const text = [...imports, ...lines.filter((line) => !isImport(line)), ""].join("\n");
-  return text
-    .replaceAll('"spillway"', '"../../src/spillway.ts"')
-    .replaceAll(/"spillway\/engines\/(\w+)"/g, '"../../src/engines/$1/index.ts"');
-}
-
 const run = promisify(execFile);
 /** Not under node_modules: Node strips no types there. */
 const folder = join(root, "reports/guide");
 const program = join(folder, "guide.ts");
 
 test("the guide's program compiles", async () => {
-  await mkdir(folder, { recursive: true });
-  await writeFile(program, programOf(guide));
-  const config = {
-    extends: "../../tsconfig.base.json",
-    compilerOptions: {
-      noEmit: true,
-      composite: false,
-      isolatedDeclarations: false,
-      rewriteRelativeImportExtensions: false,
-      allowImportingTsExtensions: true,
-      types: ["node"],
-    },
-    files: ["guide.ts"],
-  };
-  await writeFile(join(folder, "tsconfig.json"), JSON.stringify(config));
-  const tsc = join(root, "node_modules/.bin/tsc");
-  const { stdout } = await run(process.execPath, [tsc, "-p", folder]).catch(
-    (error: { stdout: string }) => error,
-  );
-  expect(stdout).toBe("");
+  expect(await compileProgram(folder, "guide.ts", programOf(guide))).toBe("");
 });
 
 test("the guide's program runs, and prints what its comments say", async () => {

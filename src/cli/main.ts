@@ -7,6 +7,8 @@ import { complaintOf } from "./complaint.ts";
 import { addInit } from "./init.ts";
 import { addRestore } from "./restore.ts";
 import { addDoctor } from "./doctor.ts";
+import { addConsume } from "./consume.ts";
+import { addSend } from "./send.ts";
 import { addServe } from "./serve.ts";
 import { addSimulate } from "./simulate.ts";
 import { addToken } from "./token.ts";
@@ -34,6 +36,8 @@ async function main(argv: readonly string[]): Promise<number> {
     .showHelpAfterError("(spillway --help lists what is possible)")
     .exitOverride();
   addServe(program);
+  addSend(program);
+  addConsume(program);
   addDemo(program);
   addInit(program);
   addDoctor(program);

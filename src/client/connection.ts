@@ -6,7 +6,7 @@
  * awaited that happens within seconds, else within the silence that the server allows.
  */
 import { catalogue, SpillwayError } from "../base/index.ts";
-import type { Clock, Timer } from "../base/index.ts";
+import type { Clock, ErrorCode, Timer } from "../base/index.ts";
 import {
   decode,
   encode,
@@ -271,8 +271,8 @@ export class Connection {
         return hold.channel.onAttached(frame);
       case "rejected": {
         this.#channels.delete(frame.channel);
-        const details = { found: frame.text, flow: hold.channel.flow };
-        return hold.channel.onRejected(new SpillwayError(codeOf(frame.code), details));
+        const { flow } = hold.channel;
+        return hold.channel.onRejected(errorOf(frame.code, frame.text, { flow }));
       }
       case "detached":
         return;
@@ -318,7 +318,7 @@ export class Connection {
 
   /** No attempt will do better: who waits is told. */
   #refused(code: string, text: string): void {
-    const error = new SpillwayError(codeOf(code), { found: text });
+    const error = errorOf(code, text);
     for (const { channel } of this.#channels.values()) channel.onRejected(error);
     this.#channels.clear();
     this.#failure = error;
@@ -435,11 +435,23 @@ function violation(path: string, found: unknown): SpillwayError {
   return new SpillwayError("protocol_violated", { path, found });
 }
 
-/** A code of the server; one that is newer than this client counts as a lost connection. */
-function codeOf(code: string): ConstructorParameters<typeof SpillwayError>[0] {
-  return isCode(code) ? code : "disconnected";
+/**
+ * What the server said, once: its text begins with what the code says anyway.
+ * A code that is newer than this client counts as a lost connection.
+ */
+function errorOf(
+  code: string,
+  text: string,
+  details: { readonly flow?: string } = {},
+): SpillwayError {
+  if (!isCode(code)) return new SpillwayError("disconnected", { ...details, found: text });
+  const known = catalogue[code].text;
+  const found = text.startsWith(known) ? text.slice(known.length).trim() : text;
+  const inner = /^\((.*)\)$/s.exec(found)?.[1] ?? found;
+  const isKnown = Object.entries(details).some(([name, value]) => inner === `${name}: ${value}`);
+  return new SpillwayError(code, inner === "" || isKnown ? details : { ...details, found: inner });
 }
 
-function isCode(code: string): code is ConstructorParameters<typeof SpillwayError>[0] {
+function isCode(code: string): code is ErrorCode {
   return Object.hasOwn(catalogue, code);
 }

@@ -5,7 +5,7 @@ export interface ConnectOptions {
   /** Of the server: "https://queue.example.com"; the WebSocket's address follows from it. */
   readonly url: string;
   /** "spw_..."; goes in the first frame, never in the address. */
-  readonly token?: string;
+  readonly token?: string | undefined;
   /** Who this is, for the server's log; at most 128 characters. */
   readonly name?: string;
   /** What may wait here for credit or for a connection, of each flow; a send beyond it is refused. */

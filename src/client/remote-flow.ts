@@ -130,10 +130,21 @@ export class RemoteFlow<T = unknown> {
     return sender.writable(optionsOf);
   }
 
-  /** Resolves when there is a connection and no send waits for credit. */
-  async ready(options: { signal?: AbortSignal } = {}): Promise<void> {
-    const sender = this.#sending.sender ?? (await this.#sending.attached(options));
-    await sender.driver.ready();
+  /**
+   * Resolves when the flow is known and no send waits for credit.
+   * @throws {SpillwayError} aborted, closed, or why the server does not let it send
+   */
+  async ready({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    const waiting = signal === undefined ? {} : { signal };
+    const sender = this.#sending.sender ?? (await this.#sending.attached(waiting));
+    if (signal === undefined) return sender.driver.ready();
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const onAbort = (): void => reject(new SpillwayError("aborted", {}, { cause: signal.reason }));
+    if (signal.aborted) onAbort();
+    signal.addEventListener("abort", onAbort);
+    await Promise.race([sender.driver.ready(), aborted]).finally(() =>
+      signal.removeEventListener("abort", onAbort),
+    );
   }
 
   /** Credit in hand, and how many sends wait for it. */
@@ -147,10 +158,14 @@ export class RemoteFlow<T = unknown> {
     const taking = this.#taking;
     const stops: (() => void)[] = [];
     let isStopped = false;
-    taking.whenAttached((target) => {
+    const attached = (target: TargetDriver): void => {
       if (isStopped) return;
       const consumer = consume(target, this.name, handler, options);
       stops.push(() => consumer.stop());
+    };
+    taking.whenAttached(attached, ({ message }) => {
+      if (this.#events.has("error")) return; // Who listens hears of it.
+      console.warn(`flow ${this.name}: its handler gets nothing: ${message}`);
     });
     const stop = (): void => {
       isStopped = true;
@@ -343,7 +358,7 @@ class Consuming {
 
   whenAttached(
     attached: (target: TargetDriver) => void,
-    rejected: (error: SpillwayError) => void = () => undefined,
+    rejected: (error: SpillwayError) => void,
   ): void {
     if (this.#error !== undefined) rejected(this.#error);
     else if (this.target !== undefined) attached(this.target);

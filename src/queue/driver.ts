@@ -453,7 +453,7 @@ export class QueueDriver implements Writer {
     this.schedule();
   }
 
-  /** What consumers still have goes back untried: the owner closes. */
+  /** The owner closes: what consumers still have was a failed attempt, and no crash. */
   release(): void {
     for (const id of this.#consumers.keys()) this.machine.consumerLeft(id, this.#deps.clock.now());
     this.schedule();

@@ -57,7 +57,6 @@ const dueAheadMs = 1000;
 const sweepEveryMs = 1000;
 const routine: ReadonlySet<QueueFact["kind"]> = new Set(["accepted", "acked", "released"]);
 const gone = { kind: "nack", error: "the consumer left" } as const;
-const untried = { kind: "release" } as const;
 const leaseEnded = "the lease of the delivery ended";
 
 export class QueueMachine {
@@ -383,11 +382,11 @@ export class QueueMachine {
     this.#delivery.join(consumer, isRemote);
   }
 
-  /** What it had counts as failed attempts, or goes back untried while the owner closes. */
+  /** What it had counts as failed attempts: it may have been handled. */
   consumerLeft(consumer: string, nowMs: number): void {
     this.#nowMs = nowMs;
     for (const entry of this.#delivery.leave(consumer)) {
-      this.#attempts.resolve(entry, this.#isClosing ? untried : gone, nowMs);
+      this.#attempts.resolve(entry, gone, nowMs);
     }
   }
 

@@ -22,6 +22,8 @@ export interface Running {
   said(text: string): Promise<string>;
   /** The same of standard error. */
   complained(text: string): Promise<string>;
+  /** Resolves when what it has written so far is as wanted; rejects when it ends before. */
+  until(isThere: (written: Omit<Ended, "code">) => boolean): Promise<void>;
 }
 
 export function start(...args: readonly string[]): Running {
@@ -32,9 +34,10 @@ export function start(...args: readonly string[]): Running {
 export function startIn(cwd: string, ...args: readonly string[]): Running {
   const child = spawn(process.execPath, ["--conditions=source", bin, ...args], {
     cwd,
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["pipe", "pipe", "pipe"],
     env: { ...process.env, NO_COLOR: "1" },
   });
+  child.stdin.on("error", () => undefined); // It may end without having read it.
   onTestFinished(() => void child.kill("SIGKILL"));
   let stdout = "";
   let stderr = "";
@@ -53,7 +56,20 @@ export function startIn(cwd: string, ...args: readonly string[]): Running {
     while (!stderr.includes(text)) await once(child.stderr, "data");
     return stderr;
   };
-  return { child, ended, said, complained };
+  const until: Running["until"] = async (isThere) => {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const look = (): void => {
+      if (isThere({ stdout, stderr })) resolve();
+    };
+    child.stdout.on("data", look);
+    child.stderr.on("data", look);
+    void ended.then(() => reject(new Error(`it ended before:\n${stdout}${stderr}`)));
+    look();
+    await promise;
+    child.stdout.off("data", look);
+    child.stderr.off("data", look);
+  };
+  return { child, ended, said, complained, until };
 }
 
 export function spillway(...args: readonly string[]): Promise<Ended> {

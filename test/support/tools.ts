@@ -25,6 +25,16 @@ const tools: readonly Tool[] = [
     binaries: ["python3"],
     install: "apt-get install python3",
   },
+  {
+    suites: "the client in a browser",
+    binaries: ["chromium"],
+    install: "scripts/install-tools.sh, or apt-get install chromium",
+  },
+  {
+    suites: "the example in curl",
+    binaries: ["curl"],
+    install: "apt-get install curl",
+  },
 ];
 
 /** @param path Where to look: folders as `PATH` names them. */
