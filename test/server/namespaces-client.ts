@@ -8,13 +8,13 @@ const ids = new Set<string>();
 const handled = new Map<number, number>();
 let sent = 0;
 let answered = 0;
-let isEnding = false;
+const ending = new AbortController();
 
 flow.consume((value) => {
   handled.set(value, (handled.get(value) ?? 0) + 1);
 });
 async function produce(): Promise<void> {
-  while (!isEnding) {
+  while (!ending.signal.aborted) {
     const n = sent++;
     const { id } = await flow.send(n, { key: `k${n % 20}`, idempotencyKey: `n${n}` });
     ids.add(id);
@@ -29,9 +29,7 @@ const tell = (): void => {
   process.stdout.write(`${JSON.stringify(state)}\n`);
 };
 const timer = setInterval(tell, 100);
-process.once("SIGTERM", () => {
-  isEnding = true;
-});
+process.once("SIGTERM", () => ending.abort());
 await Promise.all(Array.from({ length: 20 }, produce));
 while (handled.size < answered) await new Promise((wake) => setTimeout(wake, 20));
 clearInterval(timer);
