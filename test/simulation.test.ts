@@ -4,6 +4,8 @@ import type { RunResult } from "../src/simulator/index.ts";
 import { canaries } from "./support/canaries.ts";
 
 const seeds = 2_000;
+/** What is met once in some thousand seeds is met in these: a message that takes its process along, thrice. */
+const rareSeeds = [3756];
 const minuteMs = 60_000;
 /** What must have happened in some run, or the runs would prove less than they seem to. */
 const important = [
@@ -63,7 +65,8 @@ let broken: RunResult | undefined;
 const hashes = new Map<number, string>();
 
 beforeAll(async () => {
-  for (let seed = 1; seed <= seeds && broken === undefined; seed++) {
+  for (const seed of [...Array.from({ length: seeds }, (_, at) => at + 1), ...rareSeeds]) {
+    if (broken !== undefined) break;
     const result = await run(drawPlan(seed));
     for (const name of result.marks.keys()) marks.set(name, (marks.get(name) ?? 0) + 1);
     if (result.isInconclusive) inconclusive++;
