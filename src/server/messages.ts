@@ -17,6 +17,8 @@ import { documented, sendJson } from "./shapes.ts";
 
 type Request = FastifyRequest<{ Params: { flow: string } }>;
 const empty = new Uint8Array(0);
+/** Without `Prefer: wait`. */
+const graceMs = 100;
 
 export function addMessages(app: FastifyInstance, context: Context): void {
   const limits = new RateLimits();
@@ -49,12 +51,16 @@ export function addMessages(app: FastifyInstance, context: Context): void {
         const fail = (error: unknown): void => refuse(reply, flow, error, limits);
         const waitMs = waitOf(request.headers, waitMaxMs);
         if (waitMs !== undefined) {
+          reply.header("preference-applied", `wait=${Math.floor(waitMs / 1000)}`);
           sendWaiting(flow, body, fields, waitMs, reply).then(give, fail);
           return;
         }
         const sent = flow.trySend(body, fields);
         if (sent instanceof Promise) sent.then(give, fail);
-        else fail(refusalOf(sent.code, sent.retryAfterMs));
+        else if (sent.code === "no_credit") {
+          // Credit for what is about to be durable is back within a moment.
+          sendWaiting(flow, body, fields, graceMs, reply).then(give, fail);
+        } else fail(refusalOf(sent.code, sent.retryAfterMs));
       },
     );
     registered();
@@ -84,7 +90,6 @@ async function sendWaiting(
   waitMs: number,
   reply: FastifyReply,
 ): Promise<Receipt> {
-  reply.header("preference-applied", `wait=${Math.floor(waitMs / 1000)}`);
   const gone = new AbortController();
   const onClose = (): void => gone.abort();
   const { closing } = reply.server;
