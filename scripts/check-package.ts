@@ -25,6 +25,28 @@ const refused: unknown = await other.flow<string>("x").send("m", { key: "" }).ca
 if (!(refused instanceof SpillwayError) || refused.code !== "option_invalid") throw refused;
 console.log("consumed");
 `;
+/** The other doors: a server from a configuration, and a client of it, at both ends of a flow. */
+const remote = `import { connect, type Client, type Receipt } from "spillway/client";
+import { defineConfig, flow, parseConfig, sqlite, type ConfigOptions } from "spillway/config";
+import { Server } from "spillway/server";
+const options: ConfigOptions = defineConfig({
+  engine: sqlite({ dir: "remote" }),
+  listen: { port: 0 },
+  log: "silent",
+  flows: { orders: flow({ partitions: 2 }) },
+});
+const server = await Server.open(parseConfig(options));
+const client: Client = connect({ url: server.url, token: process.env["SPILLWAY_TOKEN"] });
+const orders = client.flow<{ sku: string }>("orders");
+const handled = Promise.withResolvers<string>();
+orders.consume(({ sku }, { attempt }) => handled.resolve(sku + attempt));
+const receipt: Receipt = await orders.send({ sku: "a" }, { key: "k", idempotencyKey: "i" });
+if (receipt.durability !== "fsync" || receipt.duplicate) throw new Error(JSON.stringify(receipt));
+if ((await handled.promise) !== "a1") throw new Error("another message than the one sent");
+await client.close();
+await server.close();
+console.log("served");
+`;
 const folder = await mkdtemp(join(tmpdir(), "spillway-package-"));
 
 function run(command: string, args: readonly string[], cwd?: string): string {
@@ -68,6 +90,22 @@ async function configure(compiler: readonly string[]): Promise<void> {
   if (!said.includes('"found":"flows: orders"')) throw new Error(`the doctor says: ${said}`);
 }
 
+/** As `consume`, for what is reached over a connection; the client's types are checked without Node's, too. */
+async function serve(): Promise<void> {
+  await writeFile(join(folder, "remote.ts"), remote);
+  const page = 'import { connect } from "spillway/client";\nconnect({ url: location.origin });\n';
+  await writeFile(join(folder, "page.ts"), page);
+  const strict = ["--noEmit", "--strict", "--target", "esnext"];
+  const typeRoots = ["--typeRoots", join(process.cwd(), "node_modules/@types")];
+  const node = [...strict, ...typeRoots, "--types", "node", "remote.ts"];
+  run("tsc", ["--module", "nodenext", ...node], folder);
+  const bundler = ["--module", "esnext", "--moduleResolution", "bundler"];
+  run("tsc", [...bundler, ...node], folder);
+  run("tsc", [...bundler, ...strict, "--lib", "esnext,dom", "page.ts"], folder);
+  const said = run("node", ["remote.ts"], folder);
+  if (said.trim() !== "served") throw new Error(`the remote consumer says: ${said}`);
+}
+
 /** An older Node gets one clear line, not a stack trace. */
 function meetOldNode(): void {
   const ownNode = (process.env["PATH"] ?? "")
@@ -88,6 +126,7 @@ try {
   const { tarball, files } = await pack();
   run("publint", ["--strict", tarball]);
   await consume(tarball);
+  await serve();
   meetOldNode();
   const kilobytes = (await stat(tarball)).size / 1000;
   process.stdout.write(

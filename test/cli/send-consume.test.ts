@@ -181,31 +181,24 @@ test("a load of so many a second ends by itself after so many, or is done when i
 
 test("G2 a reader that leaves early ends consume; what it did not see is taken again, untried", async () => {
   const { to } = await serve({ orders: { window: { fixed: 4 } } });
-  await spillway("send", "orders", "m", "--count", "50", ...to);
+  await spillway("send", "orders", "first", ...to);
   const taking = start("consume", "orders", "--json", ...to);
   await taking.until(({ stdout }) => stdout.includes("\n"));
   taking.child.stdout!.destroy();
-  await spillway("send", "orders", "m", "--count", "200", ...to);
-  const { code, stdout } = await taking.ended;
-  expect(code).toBe(0);
-  const seen = new Set(
-    stdout
-      .split("\n")
-      .slice(0, -1)
-      .map((line) => (JSON.parse(line) as { id: string }).id),
-  );
-  const rest = await spillway("consume", "orders", "--max", "1", "--json", ...to);
-  const [next] = linesOf<{ id: string; attempt: number }>(rest);
-  expect(next!.attempt).toBe(1);
-  expect(seen.has(next!.id)).toBe(false);
+  await spillway("send", "orders", "m", "--count", "20", ...to);
+  expect((await taking.ended).code).toBe(0);
+  const rest = await spillway("consume", "orders", "--max", "20", "--json", ...to);
+  const deliveries = linesOf<{ id: string; attempt: number }>(rest);
+  expect(new Set(deliveries.map(({ id }) => id)).size).toBe(20);
+  expect(deliveries.every(({ attempt }) => attempt === 1)).toBe(true);
 });
 
 test("Ctrl-C ends a consumer that waits, and G3 no more are in hand than --concurrency says", async () => {
-  const { to } = await serve({ orders: {} });
+  const { to } = await serve({ orders: { window: { fixed: 8 } } });
   await spillway("send", "orders", "m", "--count", "12", ...to);
   const dir = await emptyDir();
   // Each command counts itself in, and out: more than two at once would be seen.
-  const command = `echo in >> log; wc -l < log > /dev/null; echo out >> log`;
+  const command = `echo in >> log; sleep 0.05; echo out >> log`;
   const taking = start(
     "consume",
     "orders",
