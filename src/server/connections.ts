@@ -50,7 +50,8 @@ export class Connections implements Disposable {
   readonly #deps: ConnectionsDeps;
   readonly #servers: HttpServer[] = [];
   readonly #byAddress = new Map<string, number>();
-  readonly #bodies = new Map<IncomingMessage, Body>();
+  /** The latest of each connection; one that has come is forgotten at the next look. */
+  readonly #bodies = new Map<Socket, Body>();
   readonly #checkGapMs: number;
   readonly #life = randomBytes(6).toString("base64url");
   #requests = 0;
@@ -125,13 +126,11 @@ export class Connections implements Disposable {
       return;
     }
     if (request.complete) return;
-    this.#bodies.set(request, {
+    this.#bodies.set(socket, {
       request,
       sinceMs: performance.now(),
       sinceBytes: socket.bytesRead,
     });
-    const forget = (): void => void this.#bodies.delete(request);
-    request.once("end", forget).once("close", forget);
     this.#checking ??= this.#checkLater();
   }
 
@@ -167,6 +166,10 @@ export class Connections implements Disposable {
     for (const body of this.#bodies.values()) {
       const { request, sinceMs, sinceBytes } = body;
       const { socket } = request;
+      if (request.complete || request.destroyed) {
+        this.#bodies.delete(socket);
+        continue;
+      }
       if (request.readableLength > 0) {
         body.sinceMs = nowMs;
         body.sinceBytes = socket.bytesRead;
@@ -175,7 +178,7 @@ export class Connections implements Disposable {
       const takenMs = nowMs - sinceMs;
       if (takenMs < this.#limits.headersTimeoutMs) continue;
       if (socket.bytesRead - sinceBytes >= (bodyBytesPerSMin * takenMs) / 1000) continue;
-      this.#bodies.delete(request);
+      this.#bodies.delete(socket);
       this.#refuse(socket, "request_too_slow");
     }
   }

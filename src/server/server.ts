@@ -62,11 +62,9 @@ export class Server implements AsyncDisposable {
    */
   static async open(config: Config, deps: ServerDeps = {}): Promise<Server> {
     await using opening = new AsyncDisposableStack();
+    const clock = turnClock();
     const spillway = opening.use(
-      await openSpillway(
-        { dir: config.engine.dir, drainMaxMs: config.drainMs },
-        { clock: turnClock() },
-      ),
+      await openSpillway({ dir: config.engine.dir, drainMaxMs: config.drainMs }, { clock }),
     );
     const writeLog = deps.writeLog ?? ((line: string) => void process.stderr.write(line));
     const security = await openSecurity(config, spillway.meta, opening, writeLog);
@@ -87,6 +85,7 @@ export class Server implements AsyncDisposable {
       audit,
       log,
       flows,
+      hurry: () => clock.hurry(),
       flow: (name) => {
         const flow = flows.get(name);
         if (flow === undefined) throw new SpillwayError("not_found", { flow: name });

@@ -6,8 +6,19 @@
 import type { Clock } from "../base/index.ts";
 import { systemClock } from "../system-clock.ts";
 
-export function turnClock(): Clock {
+export interface TurnClock extends Clock {
+  /**
+   * To be called as requests come: a long turn is more than one batch, so that the store works on the
+   * first while the next is read.
+   */
+  hurry(): void;
+}
+
+const batchMs = 0.2;
+
+export function turnClock(): TurnClock {
   let calls: (() => void)[] = [];
+  let sinceMs = 0;
   const run = (): void => {
     let at = 0;
     try {
@@ -21,7 +32,12 @@ export function turnClock(): Clock {
   return {
     ...systemClock,
     defer(call) {
-      if (calls.push(call) === 1) setImmediate(run);
+      if (calls.push(call) > 1) return;
+      sinceMs = performance.now();
+      setImmediate(run);
+    },
+    hurry() {
+      if (calls.length > 0 && performance.now() - sinceMs > batchMs) run();
     },
   };
 }
