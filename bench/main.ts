@@ -13,6 +13,7 @@ import { hotKey } from "./hot-key.ts";
 import { http } from "./http.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
+import { outage } from "./outage.ts";
 import { overload } from "./overload.ts";
 import { network } from "./network.ts";
 import { spike } from "./spike.ts";
@@ -31,6 +32,7 @@ const benches: readonly Bench[] = [
   network,
   idle,
   spike,
+  outage,
 ];
 
 interface Report {

@@ -58,7 +58,7 @@ function toWorker(): Promise<Figure[]> {
       inFreshProcess<Samples>("spike", { part: "producer", url, startAtMs }),
       inFreshProcess<Samples>("spike", { part: "worker", url, startAtMs }),
     ]);
-    return figuresOf("worker", accepted, handled);
+    return [...figuresOf("worker", accepted, handled), await lagFigure("worker", url)];
   });
 }
 
@@ -84,7 +84,7 @@ async function byPush(): Promise<Figure[]> {
       await sleep(100);
     }
     clearInterval(watch);
-    return figuresOf("push", accepted, samples);
+    return [...figuresOf("push", accepted, samples), await lagFigure("push", server.url)];
   });
 }
 
@@ -109,6 +109,17 @@ function figuresOf(name: string, accepted: Samples, handled: Samples): Figure[] 
       { of: "value", atMost: 0 },
     ),
   ];
+}
+
+/** From a grant's issue to its use by the producer, by the server's own clock. */
+async function lagFigure(name: string, url: string): Promise<Figure> {
+  const response = await fetch(`${url}/v1/flows/orders`);
+  const { signalLagMs } = (await response.json()) as { signalLagMs: { p99: number } };
+  const { p99 } = signalLagMs;
+  return figure(
+    { name: `${name}: signal lag, p99`, value: p99, unit: "ms" },
+    { of: "value", atMost: 50 },
+  );
 }
 
 function rateOf(samples: Samples, fromMs: number, toMs: number): number {
