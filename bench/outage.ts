@@ -1,5 +1,5 @@
 /**
- * A push target that is gone for a minute under 800 messages a second, and then back: what it gets at its
+ * A push target that is gone for a minute under 400 messages a second, and then back: what it gets at its
  * return, at most, against the best that it can do; how soon it is served; and whether anything is lost.
  */
 import { fork } from "node:child_process";
@@ -14,7 +14,7 @@ import { connect } from "../src/client/index.ts";
 import { freePort, Serve } from "../test/support/serve.ts";
 import { TempDir } from "../test/support/temp-dir.ts";
 
-const ratePerS = 800;
+const ratePerS = 400;
 const bestPerS = 1659;
 const beforeMs = 8000;
 const awayMs = 60_000;
@@ -24,7 +24,7 @@ const drainedMaxMs = 60_000;
 
 export const outage: Bench = {
   name: "outage",
-  describe: "a push target that is away for 60 s at 800 messages/s, and what it gets at its return",
+  describe: "a push target that is away for 60 s at 400 messages/s, and what it gets at its return",
   run: async () => {
     using dir = new TempDir();
     const port = await freePort();
