@@ -144,9 +144,10 @@ function overHttp(url: string, token: string | undefined): Place {
       throw new SpillwayError("disconnected", { url, found: causeOf(cause) }, { cause });
     }
     if (response.status === 204) return undefined;
-    const answer: unknown = await response.json().catch(() => undefined);
-    if (response.ok) return answer;
-    const { detail = response.statusText, code = "" } = (answer ?? {}) as Record<string, string>;
+    const answer: unknown = await response.json().catch(() => undefined); // Of another server.
+    if (response.ok && answer !== undefined) return answer;
+    const other = "an answer that is not Spillway's";
+    const { detail = other, code = "" } = (answer ?? {}) as Record<string, string>;
     throw new SpillwayError("option_invalid", {
       url,
       status: response.status,

@@ -73,7 +73,8 @@ export async function pull<T>(
   const { promise: ended, resolve: end } = Promise.withResolvers<void>();
   let isOver = false;
   const puller = target.pull<T>(flow, (delivery) => {
-    // What comes with the first one, in the same turn, goes along.
+    // What comes with the first one, in the same turn, goes along. Too late, it goes back; if its lease has
+    // ended by then it is back anyway.
     if (isOver) delivery.release().catch(() => undefined);
     else if (come.push(delivery) === 1) clock.defer(end);
   });

@@ -85,7 +85,7 @@ export class Audit {
   /** Resolves when the entry is durable. @throws {SpillwayError} of the store: do not act then. */
   record(entry: AuditEntry): Promise<void> {
     const recorded = this.#last.then(() => this.#append(entry));
-    this.#last = recorded.catch(() => undefined);
+    this.#last = recorded.catch(() => undefined); // Its caller hears of it; the next one still goes on.
     return recorded;
   }
 

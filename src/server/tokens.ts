@@ -173,6 +173,7 @@ export class Tokens implements Disposable {
       const used = usedPrefix + id;
       const revision = this.#revisions.get(used);
       this.#revisions.delete(used);
+      // When a token that is gone was used last is of no use to anybody: what stays of it does no harm.
       if (revision !== undefined) await this.#meta.set(used, null, revision).catch(() => undefined);
     });
     return view;

@@ -133,12 +133,11 @@ class Traffic {
     await Promise.all(Array.from({ length: underWay / 2 }, one));
   }
 
-  /** Everything that was sent is answered and handled. */
+  /** Everything that was sent is answered; what the workers leave is handled by the last life. */
   async end(): Promise<void> {
     this.#isLast = true;
     await Promise.all(this.#producing);
     await Promise.all(this.#clients.slice(2).map((client) => client.close()));
-    await sleep(500); // The workers go on; what is left is handled by the last life below.
     await Promise.all(this.#clients.map((client) => client.close()));
   }
 }
