@@ -5,5 +5,10 @@ if (Number(process.versions.node.split(".")[0]) < 24) {
   process.stderr.write(`spillway needs Node.js 24 or newer; this is ${process.version}.\n`);
   process.exitCode = 1;
 } else {
-  await import("#cli");
+  await import("#cli").catch((error) => {
+    if (error.code !== "ERR_MODULE_NOT_FOUND" || !error.url?.endsWith("/dist/cli/main.js"))
+      throw error;
+    process.stderr.write("spillway: this clone is not built: npm run build, or npm start\n");
+    process.exitCode = 1;
+  });
 }
