@@ -429,7 +429,7 @@ export class TargetMachine {
       this.#issuer,
       nowMs,
       { messages, bytes: Infinity },
-      isOver,
+      isOver ? "rise" : undefined,
     )) {
       this.#effects.push({ kind: "frame", queue: senderId, frame: { kind: "credit", grant } });
     }

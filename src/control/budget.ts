@@ -75,7 +75,8 @@ export function take(b: Budget, nowMs: number): boolean {
 export function readyAtMs(b: Budget, nowMs: number): number {
   advance(b, nowMs);
   if (b.tokens >= 1 - rounding) return nowMs;
-  return Math.ceil(nowMs + ((1 - b.tokens) / b.floorPerS) * 1000);
+  // In doubles a large time plus very little is the time itself, and then it is not good.
+  return Math.max(Math.floor(nowMs) + 1, Math.ceil(nowMs + ((1 - b.tokens) / b.floorPerS) * 1000));
 }
 
 export function check(b: Budget): void {

@@ -181,7 +181,7 @@ class World {
 
   grant(): void {
     const room = { messages: this.room, bytes: 3 * this.room };
-    for (const { senderId, ...grant } of issuer.issue(this.issuer, this.nowMs, room, true)) {
+    for (const { senderId, ...grant } of issuer.issue(this.issuer, this.nowMs, room, "rise")) {
       const partition = Number(senderId);
       this.#heard[partition] = rankOf(this.lowest);
       this.#open[partition] = Math.max(this.#open[partition]!, rankOf(this.lowest));

@@ -42,6 +42,8 @@ export interface Account {
   ghostBytes: number;
   ghostUntilMs: number;
   gone: boolean;
+  /** Has a part in the rounds of the issuer; see book.ts. */
+  isActive: boolean;
   /** What the issuer's totals count for this account. */
   held: number;
   heldBytes: number;
@@ -79,6 +81,7 @@ export function open(id: string, epoch: number): Account {
     ghostBytes: 0,
     ghostUntilMs: -Infinity,
     gone: false,
+    isActive: false,
     held: 0,
     heldBytes: 0,
   };

@@ -4,6 +4,8 @@
  * C1  The totals are the sums over the accounts at every moment.
  * C2  What was promised stays reserved until its lease is surely over, and then comes back with a
  *     new epoch: else a stale higher limit would revive with the sender's next lease.
+ * C3  Who holds or wants has a part in the rounds; who rests costs them nothing, so that ten thousand
+ *     idle senders do not slow down an active one.
  */
 import { assert } from "../base/index.ts";
 import { check as checkAccount, credit, creditBytes, open, renew } from "./account.ts";
@@ -11,7 +13,7 @@ import type { Account } from "./account.ts";
 
 export interface Book {
   readonly accounts: Map<string, Account>;
-  /** The same accounts, least recently raised first. */
+  /** The active ones, least recently raised first. */
   readonly order: Account[];
   epoch: number;
   held: number;
@@ -45,13 +47,21 @@ export function enter(b: Book, id: string): void {
     strike(b, old);
   }
   b.accounts.set(id, a);
-  b.order.push(a);
   tally(b, a);
+  if (a.held > 0 || a.heldBytes > 0) activate(b, a);
+}
+
+/** Gives an account a part in the rounds; `rotate` of plan.ts takes it from those that rest again. */
+export function activate(b: Book, a: Account): void {
+  if (a.isActive) return;
+  a.isActive = true;
+  b.order.push(a);
 }
 
 export function strike(b: Book, a: Account): void {
   b.accounts.delete(a.id);
-  b.order.splice(b.order.indexOf(a), 1);
+  if (a.isActive) b.order.splice(b.order.indexOf(a), 1);
+  a.isActive = false;
   b.held -= a.held;
   b.heldBytes -= a.heldBytes;
 }
@@ -82,7 +92,7 @@ export function reclaim(b: Book, a: Account): void {
 /** Takes back what ran out, and finds when the next does. */
 export function lapse(b: Book, nowMs: number): void {
   b.lapseMs = Infinity;
-  for (const a of b.accounts.values()) {
+  for (const a of b.order.slice()) {
     if (nowMs >= a.ghostUntilMs) {
       a.ghost = 0;
       a.ghostBytes = 0;
@@ -106,13 +116,16 @@ export function holds(a: Account): boolean {
 export function check(b: Book): void {
   let held = 0;
   let heldBytes = 0;
+  let active = 0;
   for (const a of b.accounts.values()) {
     checkAccount(a);
     assert(a.epoch <= b.epoch, "I1 epochs rise");
     assert(!holds(a) || b.lapseMs <= a.untilMs, "C2 every reservation has an end");
+    assert(a.isActive || (a.held === 0 && a.heldBytes === 0), "C3 who rests holds nothing");
+    if (a.isActive) active++;
     held += a.held;
     heldBytes += a.heldBytes;
   }
   assert(held === b.held && heldBytes === b.heldBytes, "C1 the totals are the sums");
-  assert(b.order.length === b.accounts.size, "C3 every sender has its turn");
+  assert(b.order.length === active, "C3 every active sender has its turn");
 }

@@ -97,7 +97,7 @@ class World {
     const kind = this.#draw(40);
     if (kind < 6) this.beat(x, this.#draw(4));
     else if (kind < 12) this.hear(x, x.beats[this.#draw(x.beats.length)]);
-    else if (kind < 18) this.issue(this.#draw(4) === 0);
+    else if (kind < 18) this.issue(([undefined, undefined, "rise", "all"] as const)[this.#draw(4)]);
     else if (kind < 25) this.grant(x, x.grants[this.#draw(x.grants.length)]);
     else if (kind < 29) this.send(x, 1 + this.#draw(3));
     else if (kind < 33) this.arrive(x);
@@ -117,7 +117,7 @@ class World {
     if (beat !== undefined) this.#guard(() => issuer.heard(this.i, x.id, this.now, beat));
   }
 
-  issue(force: boolean): void {
+  issue(force?: "rise" | "all"): void {
     const limits = this.senders.map((x) => this.i.book.accounts.get(x.id)!.limit);
     const grants = this.#guard(() => [...issuer.issue(this.i, this.now, this.room(), force)]);
     for (const grant of grants) {
@@ -191,7 +191,7 @@ class World {
         }
       }
       const known = this.senders.map((x) => x.grants.length);
-      this.issue(false);
+      this.issue();
       this.senders.forEach((x, k) => {
         for (const heard of x.grants.slice(known[k])) this.grant(x, heard);
         this.send(x, 1);

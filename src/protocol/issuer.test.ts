@@ -49,12 +49,12 @@ test("I2 the room is what may be outstanding in all; it is divided by demand, th
   issuer.heard(i, "b", 0, beat(0, 2));
   issuer.heard(i, "c", 0, beat(0, 100));
   issuer.heard(i, "d", 0, beat(0, 0));
-  expect(limits(issuer.issue(i, 0, room(20), true))).toEqual({ a: 9, b: 2, c: 9, d: 0 });
+  expect(limits(issuer.issue(i, 0, room(20), "rise"))).toEqual({ a: 9, b: 2, c: 9, d: 0 });
   expect(issuer.outstanding(i).messages).toBe(20);
   expect(issuer.arrived(i, "b", 1, stamp(i, "b"), 2)).toMatchObject({ accepted: 2 });
-  expect(issuer.issue(i, 1, room(18), true)).toEqual([]); // Two are stored, 18 are out.
-  expect(limits(issuer.issue(i, 2, room(19), true))).toEqual({ a: 10 });
-  expect(issuer.issue(i, 3, room(5), true)).toEqual([]); // Less room takes nothing back (I1).
+  expect(issuer.issue(i, 1, room(18), "rise")).toEqual([]); // Two are stored, 18 are out.
+  expect(limits(issuer.issue(i, 2, room(19), "rise"))).toEqual({ a: 10 });
+  expect(issuer.issue(i, 3, room(5), "rise")).toEqual([]); // Less room takes nothing back (I1).
   expect(issuer.outstandingOf(i, "a").messages).toBe(10);
 });
 
@@ -111,7 +111,7 @@ test("C3 a small rise waits for an eighth of the lease, or for force; then the g
   issuer.arrived(i, "a", 10, stamp(i, "a"), 15);
   expect(issuer.issue(i, 10, room(800))).toEqual([]); // 15 of 16.
   expect(issuer.issueDue(i)).toBe(250);
-  expect(limits(issuer.issue(i, 11, room(800), true))).toEqual({ a: 815 });
+  expect(limits(issuer.issue(i, 11, room(800), "rise"))).toEqual({ a: 815 });
   expect(issuer.issueDue(i)).toBe(261);
   expect(issuer.issue(i, 260, room(800))).toEqual([]);
   expect(limits(issuer.issue(i, 261, room(800)))).toEqual({ a: 815 });
@@ -274,4 +274,60 @@ test("G8 the same events give the same grants", () => {
   const told = play();
   expect(told.length).toBeGreaterThan(100);
   expect(play()).toEqual(told);
+});
+
+test("C3 a thousand idle senders have no part in the rounds; any of them gets credit when it asks", () => {
+  const idle = Array.from({ length: 1000 }, (_, k) => `idle${k}`);
+  const i = open(["busy", ...idle]);
+  for (const id of idle) issuer.heard(i, id, 0, beat(0, 0));
+  issuer.issue(i, 0, room(100));
+  for (let now = 500; now <= 2000; now += 500) {
+    issuer.heard(i, "busy", now, beat(now, 100));
+    issuer.issue(i, now, room(100));
+  }
+  expect(issuer.activeSenders(i)).toBe(1);
+  expect(issuer.outstandingOf(i, "busy").messages).toBe(100);
+  expect(issuer.arrived(i, "busy", 2000, stamp(i, "busy"), 50)).toMatchObject({ accepted: 50 });
+  issuer.heard(i, "idle7", 2001, beat(2001, 1));
+  expect(limits(issuer.issue(i, 2001, room(100)))).toEqual({ idle7: 8 }); // And a toe-hold.
+  issuer.check(i, room(100));
+});
+
+test("forced, all who want are told again, and those who want nothing are not", () => {
+  const i = open(["idle", "wants"]);
+  for (const [id, want] of [
+    ["idle", 0],
+    ["wants", 4],
+  ] as const) {
+    const { epoch } = i.book.accounts.get(id)!;
+    issuer.heard(i, id, 0, beat(0, want, { epoch }));
+  }
+  issuer.issue(i, 0, room(100), "rise");
+  expect(issuer.issue(i, 1, room(100), "rise")).toEqual([]);
+  expect(limits(issuer.issue(i, 1, room(100), "all"))).toEqual({ wants: 8 });
+});
+
+test("C4 credit that lies idle is not renewed while another waits for its first, and comes to it", () => {
+  const i = open(["idle", "waits"]);
+  let atMs = 0;
+  issuer.heard(i, "idle", 0, beat(0, 1));
+  issuer.issue(i, 0, room(1));
+  for (let now = 100; now <= 5000 && atMs === 0; now += 100) {
+    const { epoch } = i.book.accounts.get("idle")!;
+    issuer.heard(i, "idle", now, beat(now, 0, { epoch }));
+    issuer.heard(i, "waits", now, beat(now, 1));
+    issuer.issue(i, now, room(1));
+    if (issuer.outstandingOf(i, "waits").messages > 0) atMs = now;
+  }
+  expect(atMs).toBeGreaterThanOrEqual(2000);
+  expect(atMs).toBeLessThanOrEqual(3000);
+});
+
+test("whoever wants is served before anybody's toe-hold", () => {
+  const i = open(["idle", "wants"], { toeMessages: 8 });
+  issuer.heard(i, "idle", 0, beat(0, 0));
+  issuer.heard(i, "wants", 0, beat(0, 20));
+  issuer.issue(i, 0, room(20), "rise");
+  expect(issuer.outstandingOf(i, "wants").messages).toBe(20);
+  expect(issuer.outstandingOf(i, "idle").messages).toBe(0);
 });

@@ -8,6 +8,7 @@
  * C1  occupied + outstanding <= bound, in messages and in bytes.
  * C2  Nobody is given credit without a heartbeat younger than the lease, which the grant echoes.
  * C3  Who wants, while there is room, has its turn within an eighth of the lease.
+ * C4  Credit that lies idle is not renewed while somebody waits for his first: it comes back by C2.
  * C5  Every arrival beyond credit is told by `arrived`: the caller reports the refusal.
  * It must not know: queues, windows, why room is short, what a message is.
  *
@@ -20,6 +21,7 @@ import { assert } from "../base/index.ts";
 import { credit, creditBytes, current, hear, restart, take } from "./account.ts";
 import type { Account, Arrival } from "./account.ts";
 import {
+  activate,
   check as checkBook,
   enter,
   holds,
@@ -34,7 +36,7 @@ import type { Book } from "./book.ts";
 import type { Grant, Stamp } from "./frames.ts";
 import { init as initLag, note, view as viewLag } from "./lag.ts";
 import type { Lag, LagView } from "./lag.ts";
-import { divideRoom, init as initPlan, live, rotate, step } from "./plan.ts";
+import { divideRoom, init as initPlan, live, rests, rotate, step } from "./plan.ts";
 import type { Plan } from "./plan.ts";
 import type { Beat, Credit } from "./spender.ts";
 
@@ -143,6 +145,7 @@ export function heard(i: Issuer, senderId: string, nowMs: number, beat: Beat): v
   const quiet = beat.epoch !== a.epoch || beat.position === a.got;
   if (beat.heartbeatMs >= a.leaseEndMs && quiet && holds(a)) reclaim(i.book, a);
   hear(a, nowMs, beat);
+  activate(i.book, a);
   i.changed = true;
 }
 
@@ -205,21 +208,22 @@ export function contract(i: Issuer, senderId: string, _nowMs: number, messagesKe
  * @param room What may be outstanding in all, counting what is outstanding already: the least of
  *   bound - occupied, of the same in seconds of work, and of the most that may be promised at once.
  *   Bytes may be Infinity. A room smaller than what is outstanding takes nothing back.
- * @param force Send every rise, however small.
+ * @param force Send every `rise`, however small; or to `all` who want something, though they have no more
+ *   than before: what comes along with the grant has changed.
  * @returns The grants to send, each to its `senderId`; the array is reused by the next call.
  */
 export function issue(
   i: Issuer,
   nowMs: number,
   room: Credit,
-  force = false,
+  force?: "rise" | "all",
 ): readonly IssuedGrant[] {
   i.out.length = 0;
   const limits = room.bytes !== Infinity && i.roomBytes === Infinity;
   const grown = room.messages > i.roomMessages || room.bytes > i.roomBytes || limits;
   i.roomMessages = room.messages;
   i.roomBytes = room.bytes;
-  if (!i.changed && !grown && !force && nowMs < i.dueMs) return i.out;
+  if (!i.changed && !grown && force === undefined && nowMs < i.dueMs) return i.out;
   const b = i.book;
   if (nowMs >= b.lapseMs) lapse(b, nowMs);
   for (;;) {
@@ -229,7 +233,11 @@ export function issue(
   }
   i.changed = false;
   i.dueMs = Infinity;
-  for (let k = 0; k < b.order.length; k++) offer(i, b.order[k]!, k, nowMs, force);
+  for (let k = 0; k < b.order.length; k++) {
+    const a = b.order[k]!;
+    offer(i, a, k, nowMs, force);
+    if (rests(i.plan, a, k, nowMs)) a.isActive = false;
+  }
   i.dueMs = Math.min(i.dueMs, b.lapseMs);
   rotate(i.plan, b.order);
   return i.out;
@@ -238,6 +246,11 @@ export function issue(
 /** When to call `issue` if nothing happens before; in the past if something has. */
 export function issueDue(i: Issuer): number {
   return i.changed ? -Infinity : i.dueMs;
+}
+
+/** How many senders hold something, want something, or were heard of just now. */
+export function activeSenders(i: Issuer): number {
+  return i.book.order.length;
 }
 
 /** What is promised and has not come, all senders together. Unlimited bytes count as none. */
@@ -275,7 +288,13 @@ export function view(i: Issuer): IssuerView {
 }
 
 /** Raises one sender to its share and sends the grant, if that is worth one or one is due. */
-function offer(i: Issuer, a: Account, k: number, nowMs: number, force: boolean): void {
+function offer(
+  i: Issuer,
+  a: Account,
+  k: number,
+  nowMs: number,
+  force: "rise" | "all" | undefined,
+): void {
   const p = i.plan;
   if (!live(p, a, nowMs)) return; // C2
   const unlimited = i.roomBytes === Infinity;
@@ -284,13 +303,15 @@ function offer(i: Issuer, a: Account, k: number, nowMs: number, force: boolean):
   const rises = rise > 0 || riseBytes > 0;
   const worth =
     a.told < a.limit ||
-    (rises && force) ||
+    (rises && force !== undefined) ||
+    (p.need[k]! > 0 && force === "all") ||
     rise >= step(p.stepMax, p.need[k]!) ||
     riseBytes >= step(p.stepBytesMax, a.wantToBytes - a.gotBytes) ||
     (unlimited ? a.limitBytes !== Infinity && credit(a) > 0 : unblocks(a, p.shareBytes[k]!));
   if (!worth) {
-    const wanted = p.need[k]! > 0 || (credit(a) <= p.toe && creditBytes(a) <= p.toeBytes);
-    const renews = a.behind || (credit(a) > 0 && wanted);
+    const wanted =
+      p.need[k]! > 0 || (!p.waits && credit(a) <= p.toe && creditBytes(a) <= p.toeBytes); // C4
+    const renews = credit(a) > 0 ? a.behind || wanted : a.behind && p.need[k]! > 0;
     if (!rises && !(renews && nowMs - a.heardMs < i.ttlMs / 2)) return;
     const nextMs = a.sentMs + i.ttlMs / 8; // C3
     if (nowMs < nextMs) {

@@ -4,6 +4,8 @@
  *
  *   goal = max(what it holds, what it wants, toe-hold)    the sum of toe-holds is at most a quarter
  *
+ * Who wants something is served first: an idle sender's toe-hold comes from what is left then.
+ *
  * N1  Shares never fall below what is held: credit is taken back by a new epoch only.
  * N2  Where bytes are limited, every sender's first message is served whole, in order, before the rest
  *     is divided: else parts too small for anybody's message, or messages in one hand and bytes in
@@ -36,6 +38,8 @@ export interface Plan {
   /** Rises below these are put off; see `step`. */
   stepMax: number;
   stepBytesMax: number;
+  /** Somebody has to wait for his first message's credit. */
+  waits: boolean;
   /** A first message larger than any room so far is not waited for. */
   roomBytesMax: number;
 }
@@ -60,6 +64,7 @@ export function init(ttlMs: number, toeMessagesMax: number, toeBytesMax: number)
     freeBytes: 0,
     stepMax: 0,
     stepBytesMax: 0,
+    waits: false,
     roomBytesMax: 0,
   };
 }
@@ -87,9 +92,16 @@ export function divideRoom(p: Plan, b: Book, nowMs: number, room: Credit): Accou
   }
   const victim = limited ? serveFirst(p, order) : undefined;
   if (victim !== undefined) return victim;
-  for (let k = 0; k < order.length; k++) aim(p, order[k]!, k, nowMs, limited);
-  divide(p.share, p.goal, order.length, p.free);
-  if (limited) divide(p.shareBytes, p.goalBytes, order.length, p.freeBytes);
+  for (const wants of [true, false]) {
+    for (let k = 0; k < order.length; k++) aim(p, order[k]!, k, nowMs, limited, wants);
+    p.free = divide(p.share, p.goal, order.length, p.free);
+    if (limited) p.freeBytes = divide(p.shareBytes, p.goalBytes, order.length, p.freeBytes);
+    if (p.free === 0 || p.toe === 0) break;
+  }
+  p.waits = false;
+  for (let k = 0; k < order.length && !p.waits; k++) {
+    p.waits = live(p, order[k]!, nowMs) && !canSend(p, order[k]!, k);
+  }
   return undefined;
 }
 
@@ -105,18 +117,30 @@ function measure(p: Plan, b: Book, room: Credit): void {
   p.roomBytesMax = Math.max(p.roomBytesMax, room.bytes);
 }
 
-/** Sets a sender's goals. One that waits for its first message (N2) could not use more. */
-function aim(p: Plan, a: Account, k: number, nowMs: number, limited: boolean): void {
+/**
+ * Sets a sender's goals. One that waits for its first message (N2) could not use more.
+ *
+ * @param wants Which senders: those that want something, or the others.
+ */
+function aim(
+  p: Plan,
+  a: Account,
+  k: number,
+  nowMs: number,
+  limited: boolean,
+  wants: boolean,
+): void {
   const need = p.need[k]!;
   const held = p.share[k]!;
   const heldBytes = p.shareBytes[k]!;
   p.goal[k] = held;
   p.goalBytes[k] = heldBytes;
-  if (!live(p, a, nowMs) || (limited && !canSend(p, a, k))) return;
+  if (need > 0 !== wants || !live(p, a, nowMs) || (limited && !canSend(p, a, k))) return;
   p.goal[k] = Math.min(Math.max(held, need, p.toe), held + p.free);
   if (!limited) return;
   const needBytes = need === 0 ? 0 : a.wantToBytes - a.gotBytes;
-  p.goalBytes[k] = Math.min(Math.max(heldBytes, needBytes, p.toeBytes), heldBytes + p.freeBytes);
+  const toeBytes = p.goal[k] === 0 ? 0 : p.toeBytes; // No use without a message.
+  p.goalBytes[k] = Math.min(Math.max(heldBytes, needBytes, toeBytes), heldBytes + p.freeBytes);
 }
 
 /** The least rise that is worth a grant: a sender's want / 4, within what the room allows. */
@@ -124,19 +148,29 @@ export function step(stepMax: number, need: number): number {
   return Math.max(1, Math.min(stepMax, need / 4));
 }
 
-/** Puts those that were raised behind the others, so that ties rotate. */
+/**
+ * Whether a sender has no part in the rounds until it is heard again: it holds nothing, and either it
+ * has been silent for a lease, or for half of one while it wants nothing and there is no toe-hold for
+ * it. Not sooner: who comes back stands behind all others, which would be unfair between two sends.
+ */
+export function rests(p: Plan, a: Account, k: number, nowMs: number): boolean {
+  if (a.held > 0 || a.heldBytes > 0) return false;
+  const wantsNothing = p.need[k] === 0 && p.toe === 0;
+  return nowMs - a.heardMs >= (wantsNothing ? p.ttlMs / 2 : p.ttlMs);
+}
+
+/** Puts those that were raised behind the others, so that ties rotate, and leaves out those that rest. */
 export function rotate(p: Plan, order: Account[]): void {
   const { raised } = p;
-  if (raised.length === 0) return;
-  if (order.length > 1) {
-    let kept = 0;
-    let next = 0; // `raised` runs along the order, too.
-    for (let k = 0; k < order.length; k++) {
-      if (order[k] === raised[next]) next++;
-      else order[kept++] = order[k]!;
-    }
-    for (let k = 0; k < raised.length; k++) order[kept++] = raised[k]!;
+  let kept = 0;
+  let next = 0; // `raised` runs along the order, too.
+  for (let k = 0; k < order.length; k++) {
+    const a = order[k]!;
+    if (a === raised[next]) next++;
+    else if (a.isActive) order[kept++] = a;
   }
+  for (let k = 0; k < raised.length; k++) order[kept++] = raised[k]!;
+  order.length = kept;
   raised.length = 0;
 }
 

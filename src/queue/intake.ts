@@ -90,7 +90,13 @@ export class Intake {
     dueAtMs: undefined,
   };
   #fullUntilMs = 0;
-  #hint: string = "";
+  /** How things stand, as it was told last. */
+  readonly #hint: {
+    lowestClass: ClassName | null;
+    limitedBy: RefusalCode;
+    /** Not all who want something have heard of the class. */
+    isUntold: boolean;
+  } = { lowestClass: null, limitedBy: "no_credit", isUntold: false };
 
   constructor(contract: Contract, drainState: Drain, host: IntakeHost, nowMs: number) {
     this.#contract = contract;
@@ -243,10 +249,12 @@ export class Intake {
     const ratePerS = drain.ratePerS(this.#drain);
     const retryAfterMs = this.#retryAfterMs(stored, limitedBy, ratePerS, nowMs);
     // How things stand is told when it changes, whether or not there is credit to give.
-    const hint = `${lowestClass ?? ""}:${limitedBy}`;
-    const changed = hint !== this.#hint;
-    this.#hint = hint;
-    const grants = issuer.issue(this.#issuer, nowMs, room, changed);
+    const grants = issuer.issue(
+      this.#issuer,
+      nowMs,
+      room,
+      this.#news(lowestClass, limitedBy, room),
+    );
     for (const { senderId, ...grant } of grants) {
       const stream = this.#streams.get(senderId);
       if (stream === undefined) continue;
@@ -270,6 +278,26 @@ export class Intake {
     }
     this.#asking.clear();
     this.#rateReadyAtMs = this.#boundary.readyAtMs(nowMs);
+  }
+
+  /** What has to be told, and to whom. */
+  #news(
+    lowestClass: ClassName | null,
+    limitedBy: RefusalCode,
+    room: { readonly messages: number; readonly bytes: number },
+  ): "rise" | "all" | undefined {
+    const hint = this.#hint;
+    const isOther = lowestClass !== hint.lowestClass || limitedBy !== hint.limitedBy;
+    hint.isUntold ||= lowestClass !== hint.lowestClass;
+    hint.lowestClass = lowestClass;
+    hint.limitedBy = limitedBy;
+    const { messages, bytes } = issuer.outstanding(this.#issuer);
+    // What better classes were given may be more than those that come back may use: they wait a little.
+    if (hint.isUntold && messages <= room.messages && bytes <= room.bytes) {
+      hint.isUntold = false;
+      return "all";
+    }
+    return isOther ? "rise" : undefined;
   }
 
   #room(
