@@ -26,8 +26,6 @@ export interface Context {
   readonly access: Access;
   readonly audit: Pick<Audit, "record" | "list" | "head">;
   readonly log: Log;
-  /** See `TurnClock`: called by what takes messages in. */
-  hurry(): void;
   /** @throws {SpillwayError} not_found */
   flow(name: string): Flow<Uint8Array>;
   readonly flows: ReadonlyMap<string, Flow<Uint8Array>>;

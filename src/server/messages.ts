@@ -56,7 +56,6 @@ export function addMessages(app: FastifyInstance, context: Context): void {
           return;
         }
         const sent = flow.trySend(body, fields);
-        context.hurry();
         if (sent instanceof Promise) sent.then(give, fail);
         else if (sent.code === "no_credit") {
           // Credit for what is about to be durable is back within a moment.

@@ -7,6 +7,7 @@ import type { AddressInfo } from "node:net";
 import type { FastifyInstance } from "fastify";
 import { isSpillwayError, SpillwayError } from "../base/index.ts";
 import type { Config } from "../config/index.ts";
+import { sqlite } from "../engines/sqlite/index.ts";
 import type { FlowOptions } from "../flow/index.ts";
 import { openSpillway } from "../spillway.ts";
 import type { Flow, Spillway } from "../spillway.ts";
@@ -63,8 +64,9 @@ export class Server implements AsyncDisposable {
   static async open(config: Config, deps: ServerDeps = {}): Promise<Server> {
     await using opening = new AsyncDisposableStack();
     const clock = turnClock();
+    const engine = sqlite({ dir: config.engine.dir, defer: (call) => clock.defer(call) });
     const spillway = opening.use(
-      await openSpillway({ dir: config.engine.dir, drainMaxMs: config.drainMs }, { clock }),
+      await openSpillway({ engine, drainMaxMs: config.drainMs }, { clock }),
     );
     const writeLog = deps.writeLog ?? ((line: string) => void process.stderr.write(line));
     const security = await openSecurity(config, spillway.meta, opening, writeLog);
@@ -85,7 +87,6 @@ export class Server implements AsyncDisposable {
       audit,
       log,
       flows,
-      hurry: () => clock.hurry(),
       flow: (name) => {
         const flow = flows.get(name);
         if (flow === undefined) throw new SpillwayError("not_found", { flow: name });

@@ -1,24 +1,14 @@
 /**
  * The clock of a server: what one turn of the event loop brings from all its connections becomes one
  * batch. With the library's own clock each request would be a batch of one, for Node ends every callback
- * of a socket with its microtasks.
+ * of a socket with its microtasks. The store's link has to gather by the same clock: an immediate that is
+ * set within another waits until all sockets have been read once more.
  */
 import type { Clock } from "../base/index.ts";
 import { systemClock } from "../system-clock.ts";
 
-export interface TurnClock extends Clock {
-  /**
-   * To be called as requests come: a long turn is more than one batch, so that the store works on the
-   * first while the next is read.
-   */
-  hurry(): void;
-}
-
-const batchMs = 0.2;
-
-export function turnClock(): TurnClock {
+export function turnClock(): Clock {
   let calls: (() => void)[] = [];
-  let sinceMs = 0;
   const run = (): void => {
     let at = 0;
     try {
@@ -32,12 +22,7 @@ export function turnClock(): TurnClock {
   return {
     ...systemClock,
     defer(call) {
-      if (calls.push(call) > 1) return;
-      sinceMs = performance.now();
-      setImmediate(run);
-    },
-    hurry() {
-      if (calls.length > 0 && performance.now() - sinceMs > batchMs) run();
+      if (calls.push(call) === 1) setImmediate(run);
     },
   };
 }

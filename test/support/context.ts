@@ -40,7 +40,6 @@ export async function openContext(
     },
     log,
     flows,
-    hurry: () => undefined,
     flow: (name) => {
       const flow = flows.get(name);
       if (flow === undefined) throw new SpillwayError("not_found", { flow: name });

@@ -52,6 +52,11 @@ export interface SqliteOptions {
   readonly reserveBytes?: number;
   /** Below this much free space appends are refused; 32 MiB where absent. */
   readonly minFreeBytes?: number;
+  /**
+   * Calls at the end of a turn: what is asked of the store until then travels together. `setImmediate`
+   * where absent; who batches turns of another kind gives its own.
+   */
+  readonly defer?: (call: () => void) => void;
   /** Added to every commit. For benchmarks and tests only. */
   readonly slowDiskMs?: number;
   /** "unsafe-normal" loses acknowledged messages with the power. For the canary of tests only. */
@@ -94,13 +99,16 @@ class SqliteEngine implements Engine {
     const { reserveBytes = 32 * mebibyte, minFreeBytes = 32 * mebibyte } = this.#options;
     if (this.#link?.isOpen === true) return;
     await this.#link?.close();
-    this.#opening ??= Link.open({
-      dir: this.#dir,
-      reserveBytes,
-      minFreeBytes,
-      slowDiskMs: this.#options.slowDiskMs ?? 0,
-      synchronous: this.#options.synchronous === "unsafe-normal" ? "NORMAL" : "FULL",
-    });
+    this.#opening ??= Link.open(
+      {
+        dir: this.#dir,
+        reserveBytes,
+        minFreeBytes,
+        slowDiskMs: this.#options.slowDiskMs ?? 0,
+        synchronous: this.#options.synchronous === "unsafe-normal" ? "NORMAL" : "FULL",
+      },
+      this.#options.defer ?? setImmediate,
+    );
     try {
       this.#link = await this.#opening;
     } finally {

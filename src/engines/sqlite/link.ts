@@ -38,8 +38,12 @@ interface Call {
   readonly reject: (error: SpillwayError) => void;
 }
 
+/** Calls at the end of what is to travel together. */
+export type Defer = (call: () => void) => void;
+
 export class Link {
   readonly #worker: Worker;
+  readonly #defer: Defer;
   readonly #dir: string;
   readonly #calls = new IntegerMap<Call>();
   readonly #full: ByteWriter[] = [];
@@ -60,14 +64,15 @@ export class Link {
   #ended: SpillwayError | undefined;
 
   /** Resolves when the store is open. */
-  static async open(options: WorkerOptions): Promise<Link> {
-    const link = new Link(options);
+  static async open(options: WorkerOptions, defer: Defer): Promise<Link> {
+    const link = new Link(options, defer);
     await link.#opened.promise;
     return link;
   }
 
-  private constructor(options: WorkerOptions) {
+  private constructor(options: WorkerOptions, defer: Defer) {
     this.#dir = options.dir;
+    this.#defer = defer;
     const url = new URL(import.meta.resolve("#sqlite-worker"));
     this.#worker = new Worker(url, {
       execArgv: [], // What the caller's thread was started with is not for this one.
@@ -128,7 +133,7 @@ export class Link {
 
   #schedule(): void {
     this.#scheduled = true;
-    setImmediate(() => {
+    this.#defer(() => {
       this.#scheduled = false;
       this.#flush();
     });
