@@ -85,6 +85,16 @@ test("L3 a cost above the burst passes after a rest, and is paid by those who co
   expect(limiter.take(l, startMs + 9600, 1)).toBe(0);
 });
 
+test("L3 what was used already is spent whatever is left, and the wait it names is enough", () => {
+  const l = limiter.init({ ratePerS: 10, burst: 5 }, 0);
+  expect(limiter.owe(l, 0, 4)).toBe(0);
+  const waitMs = limiter.owe(l, 0, 21);
+  expect(waitMs).toBe(2100); // Of 25 a burst of 5 is free, and one is to be had.
+  expect(limiter.take(l, waitMs - 1, 1)).toBeGreaterThan(0);
+  expect(limiter.owe(l, waitMs, 0)).toBe(0);
+  expect(limiter.take(l, waitMs, 1)).toBe(0);
+});
+
 test("the burst is a second of the rate where none is given, and never below one message", () => {
   expect(limiter.init({ ratePerS: 40 }, startMs).burst).toBe(40);
   expect(limiter.init({ ratePerS: 0.1 }, startMs).burst).toBe(1);

@@ -70,6 +70,19 @@ export function take(l: Limiter, nowMs: number, cost: number, factor = 1): numbe
 }
 
 /**
+ * Spends what has been used already, whatever is left.
+ *
+ * @returns 0: more may come now. Above 0: after so many ms.
+ */
+export function owe(l: Limiter, nowMs: number, cost: number): number {
+  const now = nowMs - l.originMs;
+  const perUnitMs = 1000 / l.ratePerS;
+  l.theoreticalMs = Math.max(now, l.theoreticalMs) + cost * perUnitMs;
+  const toleranceMs = Math.max(0, l.burst * perUnitMs - perUnitMs);
+  return Math.max(0, l.theoreticalMs - toleranceMs - now);
+}
+
+/**
  * Changes the rate from now on. A debt shrinks with a higher rate, for it is earned sooner; with a
  * lower rate it keeps its time, or a lowered rate would close the flow for as long as the old burst
  * lasts at the new rate.

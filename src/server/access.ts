@@ -48,8 +48,11 @@ export interface Access {
    * @throws {SpillwayError} quota_exceeded
    */
   charge(principal: Principal, bytes: number): void;
-  /** Bytes that came without having been declared: the next request pays for them. */
-  owe(principal: Principal, bytes: number): void;
+  /**
+   * Counts what has come without having been declared; whoever comes next pays for it.
+   * @returns How long nothing more should be taken from this principal, in ms.
+   */
+  owe(principal: Principal, requests: number, bytes: number): number;
   /**
    * Counts a connection against the quota of the token until it closes; once for each connection.
    * @throws {SpillwayError} quota_exceeded
@@ -96,7 +99,8 @@ export function createAccess(tokens: Tokens, quotas: Quotas, isOpen: boolean): A
     principalOfToken,
     charge: (principal, bytes) =>
       quotas.charge(principal.id, tokens.get(principal.id)?.quota, bytes),
-    owe: (principal, bytes) => quotas.owe(principal.id, bytes),
+    owe: (principal, requests, bytes) =>
+      quotas.owe(principal.id, tokens.get(principal.id)?.quota, requests, bytes),
     attach: (principal, connection) =>
       quotas.attach(principal.id, tokens.get(principal.id)?.quota, connection),
     onRevoked: (listener) => tokens.onRevoked(listener),

@@ -168,7 +168,7 @@ function settleUse(
   if (principal === undefined) return;
   const bytes = socket.bytesRead;
   if (headers["transfer-encoding"] !== undefined) {
-    access.owe(principal, Math.max(0, bytes - (paidBytes.get(socket) ?? 0)));
+    access.owe(principal, 0, Math.max(0, bytes - (paidBytes.get(socket) ?? 0)));
   }
   paidBytes.set(socket, bytes);
 }

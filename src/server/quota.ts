@@ -3,7 +3,8 @@
  * connections by count. All of it is in memory and of this process; a restart begins rested.
  *
  * Q1  A refused request spends nothing of the quota that refused it.
- * Q2  Bytes that were not declared are paid by the next request: sending in chunks gains nothing.
+ * Q2  What was not declared is paid when it has come, by whoever comes next: sending in chunks gains
+ *     nothing, and a WebSocket is read no faster than its quota is earned.
  */
 import type { Duplex } from "node:stream";
 import { SpillwayError } from "../base/index.ts";
@@ -16,8 +17,6 @@ interface Usage {
   readonly quota: Quota;
   readonly requests: Limiter | undefined;
   readonly bytes: Limiter | undefined;
-  /** Came without having been declared, and not paid yet. */
-  owedBytes: number;
   readonly connections: Set<Duplex>;
 }
 
@@ -46,15 +45,20 @@ export class Quotas {
       if (waitMs > 0) throw exceeded("requests", waitMs);
     }
     if (usage.bytes !== undefined) {
-      const waitMs = limiter.take(usage.bytes, nowMs, bytes + usage.owedBytes);
+      const waitMs = limiter.take(usage.bytes, nowMs, bytes);
       if (waitMs > 0) throw exceeded("bytes", waitMs);
-      usage.owedBytes = 0;
     }
   }
 
-  owe(id: string, bytes: number): void {
-    const usage = this.#usages.get(id);
-    if (usage !== undefined) usage.owedBytes += bytes;
+  /** @returns How long nothing more should be taken from it, in ms. */
+  owe(id: string, own: Quota | undefined, requests: number, bytes: number): number {
+    const quota = own ?? this.#standard;
+    if (quota.requests === undefined && quota.bytes === undefined) return 0;
+    const usage = this.#usageOf(id, quota);
+    const nowMs = this.#clock.now();
+    const owed = (of: Limiter | undefined, cost: number): number =>
+      of === undefined ? 0 : limiter.owe(of, nowMs, cost);
+    return Math.max(owed(usage.requests, requests), owed(usage.bytes, bytes));
   }
 
   /** @throws {SpillwayError} quota_exceeded */
@@ -80,7 +84,6 @@ export class Quotas {
       quota,
       requests: this.#limiter(quota.requests),
       bytes: this.#limiter(quota.bytes),
-      owedBytes: known?.owedBytes ?? 0,
       connections: known?.connections ?? new Set(),
     };
     this.#usages.set(id, usage);

@@ -1,6 +1,7 @@
 /** S3 Order of work: what is refused costs no reading and no parsing. L5 to L7: sizes, pieces and times. */
 import { once } from "node:events";
 import { expect, test } from "vitest";
+import { connect } from "../../src/client/index.ts";
 import type { Server } from "../../src/server/index.ts";
 import { callerOf, codeOf, makeAdmin, makeToken } from "../support/callers.ts";
 import { answersOf, exchange, openSocket, readAll, requestText } from "../support/raw-http.ts";
@@ -75,6 +76,25 @@ test("S3 attack: bytes that come in chunks are paid for, too", async () => {
   }
   expect(statuses.slice(0, 2)).toEqual([202, 202]);
   expect(statuses.at(-1)).toBe(429);
+});
+
+test("S3 attack: a WebSocket beyond its quota is read no further until that is earned; nothing is lost, others feel nothing", async () => {
+  const server = await openServer({ flows: { orders: { payload: "bytes" } } });
+  const admin = await makeAdmin(server);
+  const quota = { bytes: { perSecond: 5000, burst: 20_000 } };
+  const poor = await makeToken(server, { verbs: ["produce"], flows: ["*"], quota }, admin);
+  const rich = await makeToken(server, { verbs: ["produce"], flows: ["*"] }, admin);
+  await using poorClient = connect({ url: server.url, token: poor.token });
+  await using richClient = connect({ url: server.url, token: rich.token });
+  const message = new Uint8Array(8000);
+  const orders = poorClient.flow<Uint8Array>("orders");
+  for (let count = 0; count < 3; count++) await orders.send(message);
+  let isAccepted = false;
+  const late = orders.send(message).then(() => (isAccepted = true));
+  for (let count = 0; count < 20; count++) await richClient.flow("orders").send(message);
+  expect(isAccepted).toBe(false);
+  await late;
+  expect(server.spillway.flow("orders").state().counters.accepted).toBe(24);
 });
 
 test("S3 attack: a token holds no more connections than it may; one that closes makes room", async () => {

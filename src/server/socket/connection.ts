@@ -25,6 +25,11 @@ export interface ConnectionHost {
   now(): number;
   /** @throws {SpillwayError} unauthenticated, quota_exceeded */
   principalOf(request: IncomingMessage, token: string | undefined): Principal;
+  /**
+   * Counts what has come against the quota of its principal.
+   * @returns How long nothing more is to be read, in ms.
+   */
+  owe(principal: Principal, messages: number, bytes: number): number;
   /** The session to go on with, if it is there and the secret is right; else a new one. */
   sessionOf(
     connection: Connection,
@@ -67,6 +72,8 @@ export class Connection {
   /** Since when more is unread than may be. */
   #stuckSinceMs: number | undefined;
   #ackTimer: NodeJS.Timeout | undefined;
+  /** While the quota is used up. */
+  #readTimer: NodeJS.Timeout | undefined;
   /** Resolves when the socket is gone. */
   readonly gone: Promise<void>;
 
@@ -101,12 +108,28 @@ export class Connection {
         throw violation("message", `${bytes.length} bytes`, `at most ${wireLimits.headBytes}`);
       }
       const message: Message = isBinary ? bytes : bytes.toString("utf8");
+      this.#pay(1, bytes.length);
       for (const { n, frame } of decode(message, unpackClient)) this.#frame(n, frame);
     } catch (error) {
       return this.#fail(error);
     }
     if (this.#session?.session.isAckDue === true) this.wake();
     else if (this.#session?.session.hasUntold === true) this.#ackLater();
+  }
+
+  /** Beyond its quota a client is read no further until it is earned: what it sends waits with it. */
+  #pay(messages: number, bytes: number): void {
+    const { principal } = this;
+    if (principal === undefined) return; // The hello is charged as a request.
+    const waitMs = this.#host.owe(principal, messages, bytes);
+    if (waitMs === 0 || this.#readTimer !== undefined) return;
+    this.#socket.pause();
+    this.#readTimer = setTimeout(() => {
+      this.#readTimer = undefined;
+      this.#heardAtMs = this.#host.now(); // It was not listened to.
+      this.#pay(0, 0); // Another connection of the same token may have used it up.
+      if (this.#readTimer === undefined) this.#socket.resume();
+    }, Math.ceil(waitMs));
   }
 
   /** Most often something leaves before, and takes the acknowledgement along. */
@@ -227,7 +250,7 @@ export class Connection {
     const { silenceMs, stuckMs } = this.#host.limits;
     // A large message may be long under way.
     const { bytesRead } = this.#request.socket;
-    if (bytesRead > this.#heardBytes) this.#heardAtMs = nowMs;
+    if (bytesRead > this.#heardBytes || this.#readTimer !== undefined) this.#heardAtMs = nowMs;
     this.#heardBytes = bytesRead;
     const silentMs = nowMs - this.#heardAtMs;
     if (this.#stuckSinceMs !== undefined && nowMs - this.#stuckSinceMs > stuckMs) {
@@ -267,6 +290,8 @@ export class Connection {
     if (this.#isClosed) return;
     this.#isClosed = true;
     clearTimeout(this.#ackTimer);
+    clearTimeout(this.#readTimer);
+    this.#socket.resume(); // To hear that the other end has closed.
     this.#session?.unbind();
     this.#host.left(this, this.#session, isOver);
   }

@@ -66,6 +66,7 @@ export class Sockets implements AsyncDisposable {
         access.charge(principal, 0);
         return principal;
       },
+      owe: (principal, messages, bytes) => context.access.owe(principal, messages, bytes),
       sessionOf: (connection, hello, principal) => {
         const found = this.#sessionOf(hello, principal);
         this.#connectionOf.set(found.session, connection);
