@@ -1,14 +1,13 @@
 /** docs/protocol.md is enough: a client that was written from it, in another language, does its work. */
 import { execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { createServer, connect } from "node:net";
-import type { AddressInfo, Socket } from "node:net";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import fc from "fast-check";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { hash53 } from "../../src/base/index.ts";
 import { steering } from "../../src/control/index.ts";
+import { FaultProxy } from "../support/fault-proxy.ts";
 import { openServer } from "../support/server.ts";
 
 const folder = resolve(import.meta.dirname, "../../examples/python");
@@ -20,41 +19,6 @@ function python(args: readonly string[], stdin?: string): Promise<string> {
   const child = run("python3", ["-B", ...args], { cwd: folder, timeout: 60_000 });
   child.child.stdin?.end(stdin);
   return child.then(({ stdout }) => stdout);
-}
-
-/** A way to a server whose first connections break, each after so many bytes from the client. */
-async function breakingWay(
-  url: string,
-  afterBytes: readonly number[],
-): Promise<{ readonly url: string; readonly left: readonly number[] }> {
-  const { port, hostname } = new URL(url);
-  const left = [...afterBytes];
-  const sockets = new Set<Socket>();
-  const proxy = createServer((near) => {
-    const far = connect(Number(port), hostname);
-    let bytes = 0;
-    const limit = left.shift() ?? Infinity;
-    near.on("data", (data) => {
-      bytes += data.length;
-      if (bytes > limit) near.destroy();
-    });
-    for (const socket of [near, far]) {
-      sockets.add(socket);
-      socket.on("error", () => undefined);
-      socket.on("close", () => {
-        near.destroy();
-        far.destroy();
-      });
-    }
-    near.pipe(far).pipe(near);
-  });
-  proxy.listen(0, "127.0.0.1");
-  await once(proxy, "listening");
-  onTestFinished(() => {
-    for (const socket of sockets) socket.destroy();
-    proxy.close();
-  });
-  return { url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`, left };
 }
 
 describe.skipIf(!hasPython)("the client in Python (skipped where there is no python3)", () => {
@@ -81,10 +45,11 @@ describe.skipIf(!hasPython)("the client in Python (skipped where there is no pyt
 
   test("G1, G5 what it sends is stored once, though connections break, and it takes all of it", async () => {
     const server = await openServer({ flows: { orders: { partitions: 3 } } });
-    const way = await breakingWay(server.url, [1500, 3000, 6000]);
+    await using way = await FaultProxy.open(server.url, 1);
+    way.breakAfterBytes = [1500, 3000, 6000];
     const lines = Array.from({ length: 200 }, (_, n) => `order ${n} ä`);
     const sent = await python([client, "send", way.url, "orders"], `${lines.join("\n")}\n`);
-    expect(way.left).toEqual([]);
+    expect(way.breakAfterBytes).toEqual([]);
     const ids = sent.trim().split("\n");
     expect(new Set(ids).size).toBe(200);
     const flow = server.spillway.flow("orders");
@@ -92,9 +57,9 @@ describe.skipIf(!hasPython)("the client in Python (skipped where there is no pyt
     const again = await python([client, "send", server.url, "orders"], `${lines.join("\n")}\n`);
     expect(again.trim().split("\n").toSorted()).toEqual(ids.toSorted());
     expect(flow.state().depth).toBe(200);
-    const back = await breakingWay(server.url, [3000, 9000]);
-    const taken = await python([client, "take", back.url, "orders", "--count", "200"]);
-    expect(back.left).toEqual([]);
+    way.breakAfterBytes = [3000, 9000];
+    const taken = await python([client, "take", way.url, "orders", "--count", "200"]);
+    expect(way.breakAfterBytes).toEqual([]);
     const payloads = taken
       .trim()
       .split("\n")

@@ -1,10 +1,8 @@
 /** The client against a real server: the library's own calls over a WebSocket. */
-import { once } from "node:events";
-import { createServer, connect as connectTcp } from "node:net";
-import type { AddressInfo, Socket } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
 import { connect } from "../../src/client/index.ts";
 import type { Client } from "../../src/client/index.ts";
+import { FaultProxy } from "../support/fault-proxy.ts";
 import { openServer } from "../support/server.ts";
 
 function openClient(url: string): Client {
@@ -59,40 +57,9 @@ test("a thousand messages in a batch come once each, in order per key", async ()
   for (const list of seen.values()) expect(list).toEqual(list.toSorted((a, b) => a - b));
 });
 
-/** A way to the server that can be cut. */
-async function openProxy(url: string): Promise<{ url: string; cut(): void }> {
-  const { port, hostname } = new URL(url);
-  const sockets = new Set<Socket>();
-  const proxy = createServer((near) => {
-    const far = connectTcp(Number(port), hostname);
-    for (const socket of [near, far]) {
-      sockets.add(socket);
-      socket.on("error", () => undefined);
-      socket.on("close", () => {
-        near.destroy();
-        far.destroy();
-      });
-    }
-    near.pipe(far).pipe(near);
-  });
-  proxy.listen(0, "127.0.0.1");
-  await once(proxy, "listening");
-  onTestFinished(() => {
-    for (const socket of sockets) socket.destroy();
-    proxy.close();
-  });
-  return {
-    url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
-    cut: () => {
-      for (const socket of sockets) socket.destroy();
-      sockets.clear();
-    },
-  };
-}
-
 test("G1, G5 a connection that is cut again and again loses nothing and doubles nothing", async () => {
   const server = await openServer({ flows: { orders: { partitions: 4, window: { fixed: 8 } } } });
-  const way = await openProxy(server.url);
+  await using way = await FaultProxy.open(server.url, 1);
   const client = openClient(way.url);
   const flow = client.flow<number>("orders");
   const handled = new Map<number, number>();
@@ -106,7 +73,7 @@ test("G1, G5 a connection that is cut again and again loses nothing and doubles 
     sends.push(flow.send(n, { key: `k${n % 7}` }));
     if (n % 50 === 49) {
       await sends[n - 25];
-      way.cut();
+      way.reset();
     }
   }
   const receipts = await Promise.all(sends);

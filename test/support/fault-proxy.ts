@@ -52,6 +52,8 @@ export class FaultProxy implements AsyncDisposable {
   readonly #pipes = new Set<Pipe>();
   /** Each piece is late by 0 to this much. */
   jitterMs = 0;
+  /** Each of the next connections breaks after so many bytes from the client. */
+  breakAfterBytes: number[] = [];
   /** Nothing goes through, in either direction, and nobody is told. */
   isCut = false;
 
@@ -80,6 +82,10 @@ export class FaultProxy implements AsyncDisposable {
   #join(near: Socket): void {
     const far = connect(this.#target);
     const pair = { near, far };
+    const breakAt = this.breakAfterBytes.shift() ?? Infinity;
+    near.on("data", () => {
+      if (near.bytesRead > breakAt) near.destroy();
+    });
     this.#pairs.add(pair);
     const pipes = [new Pipe(this, near, far), new Pipe(this, far, near)];
     for (const pipe of pipes) this.#pipes.add(pipe);
