@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { connect } from "node:net";
 import { expect, onTestFinished, test, vi } from "vitest";
-import type { Server } from "../../src/server/index.ts";
+import { listen } from "../support/events.ts";
 import { call, pull, send, until } from "../support/http.ts";
 import { openServer } from "../support/server.ts";
 
@@ -171,28 +171,6 @@ test("a policy is changed by a merge patch, and refused with the path of each mi
   expect(JSON.stringify(refused.json)).toContain("partitions");
   expect((await patch([])).status).toBe(400);
 });
-
-/** Events of a stream, as they come. */
-async function listen(server: Server, path: string): Promise<{ event: string; data: string }[]> {
-  const end = new AbortController();
-  onTestFinished(() => end.abort());
-  const response = await fetch(`${server.url}${path}`, { signal: end.signal });
-  expect(response.headers.get("content-type")).toBe("text/event-stream");
-  const events: { event: string; data: string }[] = [];
-  let text = "";
-  const read = async (): Promise<void> => {
-    for await (const chunk of response.body!.pipeThrough(new TextDecoderStream())) {
-      text += chunk;
-      for (let at = text.indexOf("\n\n"); at !== -1; at = text.indexOf("\n\n")) {
-        const match = /^event: (\w+)\ndata: (.*)$/.exec(text.slice(0, at));
-        text = text.slice(at + 2);
-        if (match !== null) events.push({ event: match[1]!, data: match[2]! });
-      }
-    }
-  };
-  read().catch(() => undefined);
-  return events;
-}
 
 test("events tell what happens to a flow, and its state again and again", async () => {
   const server = await openServer({ flows });
