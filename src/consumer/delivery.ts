@@ -137,7 +137,7 @@ export class Delivery<T = unknown> {
     });
   }
 
-  /** Still at it: the lease runs for this long from now. */
+  /** Still at it: the lease ends no sooner than so long from now. */
   working(extend: Span = "30s"): void {
     this.#settler.working(this.#run, spanOf(extend));
   }

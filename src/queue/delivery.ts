@@ -6,6 +6,8 @@
  * V2  Its attempt is durable before (E9): what waits here has been started.
  * V3  A settle counts only for the attempt that is out, from who has it; another changes nothing.
  * V4  What is neither settled nor extended within its lease comes back as a failed attempt (G11).
+ * V5  A remote consumer that let a lease end gets nothing until it gives credit again: a dead one costs a
+ *     message one attempt, however short its lease is against that of credit.
  *
  * It must not know lanes, keys or the store.
  */
@@ -21,6 +23,8 @@ interface Consumer extends Holder {
   wanted: number;
   /** In another process: what it grants takes a while to come. */
   readonly isRemote: boolean;
+  /** It let a lease end and has given no credit since: it may be dead, and gets nothing (V5). */
+  isSilent: boolean;
 }
 
 /** Attempts made durable ahead of credit cover this many times what is settled during one write. */
@@ -87,6 +91,7 @@ export class Delivery {
       out: 0,
       outbox: [],
       wanted: 0,
+      isSilent: false,
     });
   }
 
@@ -104,7 +109,9 @@ export class Delivery {
 
   granted(consumer: string, grant: Grant, nowMs: number): void {
     const known = this.#consumers.get(consumer);
-    if (known !== undefined) spender.granted(known.spender, nowMs, grant);
+    if (known === undefined) return;
+    known.isSilent = false;
+    spender.granted(known.spender, nowMs, grant);
   }
 
   /**
@@ -122,8 +129,8 @@ export class Delivery {
   /** Credit that lies here: what it covers is not ahead of it. */
   #remoteCredit(nowMs: number): number {
     let credit = 0;
-    for (const { isRemote, spender: own } of this.#consumers.values()) {
-      if (!isRemote) continue;
+    for (const { isRemote, isSilent, spender: own } of this.#consumers.values()) {
+      if (!isRemote || isSilent) continue;
       const left = spender.available(own, nowMs);
       if (left.bytes > 0) credit += left.messages;
     }
@@ -134,8 +141,8 @@ export class Delivery {
   isServed(nowMs: number): boolean {
     if (this.#out.size > 0) return true;
     if (nowMs < this.#servedUntilMs && this.#consumers.size > 0) return true;
-    for (const consumer of this.#consumers.values()) {
-      if (spender.messagesLeft(consumer.spender, nowMs) > 0) return true;
+    for (const { isSilent, spender: own } of this.#consumers.values()) {
+      if (!isSilent && spender.messagesLeft(own, nowMs) > 0) return true;
     }
     return false;
   }
@@ -198,6 +205,7 @@ export class Delivery {
 
   /** @returns Whether it got something. */
   #fill(consumer: Consumer, nowMs: number): boolean {
+    if (consumer.isSilent) return false;
     const before = consumer.outbox.length;
     const leaseMs = this.#host.leaseMs();
     for (let entry = this.#prepared.front(); entry !== undefined; entry = this.#prepared.front()) {
@@ -249,6 +257,8 @@ export class Delivery {
         continue;
       }
       const { id } = entry.holder!;
+      const holder = this.#consumers.get(id);
+      if (holder?.isRemote === true) holder.isSilent = true;
       this.#takeBack(entry);
       entries.push(entry);
       const { partition, seq, attempts: attempt } = entry;
