@@ -124,7 +124,7 @@ async function ofToken(): Promise<Figure[]> {
     return (cpuMs(server.pid!) - beforeMs) / spanMs;
   };
   const [waits, { accepted, refused }, before, share] = await Promise.all([
-    inFreshProcess<Record<"alone" | "flooded", number>>("flood", {
+    inFreshProcess<Record<"alone" | "flooded", readonly number[]>>("flood", {
       part: "other",
       url,
       startAtMs,
@@ -134,14 +134,14 @@ async function ofToken(): Promise<Figure[]> {
     cpu(warmMs, aloneMs),
     cpu(warmMs + aloneMs, floodMs),
   ]);
+  const ofWait = (name: string, rank: number): Figure => {
+    const [value, floor] = [percentile(waits.flooded, rank), percentile(waits.alone, rank)];
+    return figure({ name, value, unit: "ms", floor });
+  };
   const eachUs = (((share - before) * floodMs) / (accepted + refused)) * 1000;
   return [
-    figure({
-      name: "token within its quota: p99",
-      value: waits.flooded,
-      unit: "ms",
-      floor: waits.alone,
-    }),
+    ofWait("token within its quota: p50", 0.5),
+    ofWait("token within its quota: p99", 0.99),
     figure({ name: "token beyond: taken", value: perS(accepted, floodMs), unit: "requests/s" }),
     figure({ name: "token beyond: refused", value: perS(refused, floodMs), unit: "requests/s" }),
     figure({
@@ -274,7 +274,7 @@ async function sendWithin(
   });
   await Promise.all(answers);
   agent.destroy();
-  return { alone: percentile(waitsMs.alone, 0.99), flooded: percentile(waitsMs.flooded, 0.99) };
+  return waitsMs;
 }
 
 async function post(
