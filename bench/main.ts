@@ -9,6 +9,7 @@ import { backlog } from "./backlog.ts";
 import { core } from "./core.ts";
 import { cycle } from "./cycle.ts";
 import { eventLoop } from "./event-loop.ts";
+import { flood } from "./flood.ts";
 import { hotKey } from "./hot-key.ts";
 import { http } from "./http.ts";
 import { idle } from "./idle.ts";
@@ -32,6 +33,7 @@ const benches: readonly Bench[] = [
   network,
   idle,
   spike,
+  flood,
   outage,
 ];
 
