@@ -248,11 +248,6 @@ export function issueDue(i: Issuer): number {
   return i.changed ? -Infinity : i.dueMs;
 }
 
-/** How many senders hold something, want something, or were heard of just now. */
-export function activeSenders(i: Issuer): number {
-  return i.book.order.length;
-}
-
 /** What is promised and has not come, all senders together. Unlimited bytes count as none. */
 export function outstanding(i: Issuer): Credit {
   return { messages: i.book.held, bytes: i.book.heldBytes };
