@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import type { Report } from "../../src/cli/demo/report.ts";
-import { emptyDir, spillway, start } from "./spillway.ts";
+import { emptyDir, pressUntilEnded, spillway, start } from "./spillway.ts";
 import type { Ended } from "./spillway.ts";
 import { auditStore } from "../../src/engines/sqlite/index.ts";
 
@@ -132,10 +132,7 @@ test.skipIf(noProc)(
     const demo = start("demo", "--concurrency", "1000", "--rate", "5000", "--no-compare");
     await demo.said("in flight 1000/1000");
     const consumer = childOf(demo.child.pid!);
-    demo.child.kill("SIGINT");
-    await sleep(600);
-    demo.child.kill("SIGINT");
-    const { code, stdout } = await demo.ended;
+    const { code, stdout } = await pressUntilEnded(demo);
     expect(code).toBe(130);
     await gone(consumer);
     expect(existsSync(/store +(\S+)/.exec(stdout)![1]!)).toBe(false);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
 import type { ConfigOptions } from "../../src/config/index.ts";
-import { emptyDir, spillway, start } from "./spillway.ts";
+import { emptyDir, pressUntilEnded, spillway, start } from "./spillway.ts";
 import type { Ended, Running } from "./spillway.ts";
 
 /** A server process. @returns What commands are called with to reach it. */
@@ -286,10 +286,7 @@ test("a second Ctrl-C ends consume at once, with 130 and the command", async () 
   await spillway("send", "orders", "m", ...to);
   const taking = start("consume", "orders", "--exec", "echo pid $$ >&2; sleep 300", ...to);
   await taking.until(({ stderr }) => /pid \d+\n/.test(stderr));
-  taking.child.kill("SIGINT");
-  await sleep(600); // Within 400 ms it would count as the same key press.
-  taking.child.kill("SIGINT");
-  const { code, stderr } = await taking.ended;
+  const { code, stderr } = await pressUntilEnded(taking);
   expect(code).toBe(130);
   const pid = Number(/pid (\d+)/.exec(stderr)![1]);
   while (isThere(pid)) await sleep(5);

@@ -76,6 +76,19 @@ export function spillway(...args: readonly string[]): Promise<Ended> {
   return start(...args).ended;
 }
 
+/**
+ * Presses Ctrl-C again and again, as people do, until it has ended: what comes right after the first
+ * counts as the same press.
+ */
+export async function pressUntilEnded({ child, ended }: Running): Promise<Ended> {
+  const pressing = setInterval(() => child.kill("SIGINT"), 50);
+  try {
+    return await ended;
+  } finally {
+    clearInterval(pressing);
+  }
+}
+
 export async function emptyDir(): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "spillway-cli-"));
   onTestFinished(() => rm(dir, { recursive: true, force: true }));

@@ -406,23 +406,30 @@ test("G6 a worker that grants all and acknowledges nothing is given a little, an
   const worker = await RawClient.greet(face.url);
   worker.isAcknowledging = false;
   const ends: Out[] = [];
+  let heardMs = 0;
+  let pongs = 0;
   const granting = setInterval(() => {
     for (const frame of worker.came.splice(0)) {
-      const { messages = [], beat: heard } = frame as {
-        messages?: Out[];
-        beat?: { heartbeatMs: number };
-      };
+      const {
+        kind,
+        messages = [],
+        beat: heard,
+      } = frame as { kind: string; messages?: Out[]; beat?: { heartbeatMs: number } };
       ends.push(...messages);
-      if (heard !== undefined) worker.say(creditOf(heard.heartbeatMs, 1e6));
+      if (heard !== undefined) heardMs = heard.heartbeatMs;
+      if (kind === "pong") pongs++;
     }
+    worker.say(creditOf(heardMs, 1e6));
+    worker.say({ kind: "ping", id: pongs });
     if (ends.length > 0 && worker.isAcknowledging) {
       worker.say({ kind: "ack", received: worker.received });
     }
   }, 5);
   worker.tell({ kind: "attach", channel: 0, role: "consume", flow: "orders" });
   await until(() => ends.length >= 20);
-  // Many turns of credit later it has no more.
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  // Many turns of credit later it has no more: each pong comes after what the credit before its ping brought.
+  const before = pongs;
+  await until(() => pongs >= before + 50);
   expect(ends.length).toBeLessThan(30);
   expect(face.sockets.view().keptBytes).toBeLessThan(6 * 1024 ** 2);
   worker.isAcknowledging = true;
