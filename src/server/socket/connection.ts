@@ -57,6 +57,8 @@ const normalClosure = 1000;
 const goingAway = 1001;
 const policyClosure = 1008;
 const ackDelayMs = 100;
+/** A longer wait is looked at again then: timers do not count beyond 24 days. */
+const readWaitMaxMs = 60_000;
 
 export class Connection {
   readonly #socket: WebSocket;
@@ -124,12 +126,15 @@ export class Connection {
     const waitMs = this.#host.owe(principal, messages, bytes);
     if (waitMs === 0 || this.#readTimer !== undefined) return;
     this.#socket.pause();
-    this.#readTimer = setTimeout(() => {
-      this.#readTimer = undefined;
-      this.#heardAtMs = this.#host.now(); // It was not listened to.
-      this.#pay(0, 0); // Another connection of the same token may have used it up.
-      if (this.#readTimer === undefined) this.#socket.resume();
-    }, Math.ceil(waitMs));
+    this.#readTimer = setTimeout(
+      () => {
+        this.#readTimer = undefined;
+        this.#heardAtMs = this.#host.now(); // It was not listened to.
+        this.#pay(0, 0); // Another connection of the same token may have used it up.
+        if (this.#readTimer === undefined) this.#socket.resume();
+      },
+      Math.min(Math.ceil(waitMs), readWaitMaxMs),
+    );
   }
 
   /** Most often something leaves before, and takes the acknowledgement along. */
